@@ -1,0 +1,69 @@
+"""Layouts: shape, strides and dtype of a value, interned so that equal layouts are usually one object.
+
+A layout says how to walk a buffer, never where it lies. Prepared launches are looked up by layout identity; two equal
+layouts that are not one object (the table was emptied in between) only cost a second lookup.
+"""
+from __future__ import annotations
+
+import math
+
+from .dtypes import DType
+
+TABLE_LIMIT = 20_000  # layouts kept before the table is emptied, so that ever new shapes do not grow it
+
+
+class Layout:
+    """Shape and strides (in elements) of a value of one dtype on one device. Made by `layout()`, never changed."""
+
+    __slots__ = ("contiguous", "device", "dtype", "nbytes", "ndim", "shape", "size", "strides")
+
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType, device: str = "cpu"):
+        self.shape = shape
+        self.strides = strides
+        self.dtype = dtype
+        self.device = device
+        self.ndim = len(shape)
+        self.size = math.prod(shape)
+        self.nbytes = self.size * dtype.itemsize
+        self.contiguous = self.size == 0 or all(
+            n == 1 or s == want for n, s, want in zip(shape, strides, row_major(shape), strict=True)
+        )
+
+    def __repr__(self) -> str:
+        return f"Layout({self.shape}, strides={self.strides}, {self.dtype.name})"
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides, in elements, of a C-contiguous array.
+
+    >>> row_major((2, 3, 4))
+    (12, 4, 1)
+    """
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+_table: dict[tuple, Layout] = {}
+
+
+def layout(shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None = None, device: str = "cpu") -> Layout:
+    """The layout of that shape and dtype; C-contiguous where no strides (in elements) are given.
+
+    >>> from tapegrad.dtypes import float32
+    >>> layout((2, 3), float32) is layout((2, 3), float32)
+    True
+    """
+    key = (shape, dtype, strides, device)
+    found = _table.get(key)
+    if found is None:
+        if strides is None:
+            found = layout(shape, dtype, row_major(shape), device)
+        else:
+            found = Layout(shape, strides, dtype, device)
+        if len(_table) > TABLE_LIMIT:
+            _table.clear()
+        _table[key] = found
+    return found
