@@ -1,0 +1,451 @@
+"""Generates elementwise kernels: from scalar expressions to vector LLVM IR.
+
+Map: `address()` is the door: it takes expressions, the dtypes of inputs and outputs and how each operand moves along the
+inner loop, and returns the address of a compiled kernel. `_module()` writes the IR: an inner function over one row
+(`_inner`: vector loop and masked tail, whose body `Body` emits from the expression), and a driver that walks the outer
+dimensions. `steps()` is the builder: it merges dimensions and lays out the static words.
+
+Static words: inner length, number of outer dimensions d, then for each operand its start offset, for each its inner
+stride, the d outer extents, and operand by operand its d outer strides; all in elements. With d = 0 the range runs over
+elements, else over rows.
+"""
+from __future__ import annotations
+
+import math
+
+from ..dtypes import DType
+from ..layouts import Layout
+from ..ops import expression as ex
+from .emit import Emitter, Value
+from .jit import HOST, load
+from .launch import Step
+from .vecmath import MATH
+
+ELEMENT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8", "bool": "i1"}
+MEMORY = {"f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "i1": "i8", "i8": "i8"}
+GRAIN = 131_072  # elements of a cheap kernel worth a thread of its own; measured in asv_bench, see docs/performance.md
+
+
+class Body:
+    """Emits an expression for one vector of elements."""
+
+    def __init__(self, e: Emitter, inputs: list[Value], compute: str):
+        self.e, self.inputs, self.compute = e, inputs, compute
+        self.values: dict[ex.Node, Value] = {}
+
+    def outputs(self, nodes: tuple[ex.Node, ...]) -> list[Value]:
+        for n in ex.walk(nodes):
+            self.values[n] = self.emit(n)
+        return [self.values[n] for n in nodes]
+
+    def number(self, n: ex.Node) -> Value:
+        """The node's value in the dtype computed in; a truth value becomes 0 or 1."""
+        v = self.values[n]
+        return v if v.type == self.compute else self.e.cast(v, self.compute)
+
+    def truth(self, n: ex.Node) -> Value:
+        v = self.values[n]
+        return v if v.type == "i1" else self.e.cast(v, "i1")
+
+    def emit(self, n: ex.Node) -> Value:
+        e, kind = self.e, n.kind
+        if kind == "input":
+            return self.inputs[n.value]
+        if kind == "const":
+            return e.const(n.value, "i1" if isinstance(n.value, bool) else self.compute)
+        if kind in ("and", "or", "xor"):
+            return getattr(e, kind if kind == "xor" else kind + "_", e.xor)(self.truth(n.args[0]), self.truth(n.args[1]))
+        if kind == "not":
+            return e.not_(self.truth(n.args[0]))
+        if kind == "select":
+            c, a, b = n.args
+            as_value = self.truth if n.is_bool else self.number
+            return e.select(self.truth(c), as_value(a), as_value(b))
+        if kind in ("ne", "eq") and self.values[n.args[0]].type == "i1" and ex.is_const(n.args[1], 0):
+            v = self.values[n.args[0]]
+            return v if kind == "ne" else e.not_(v)
+        return getattr(self, "emit_" + kind, self.plain)(kind, *(self.number(a) for a in n.args))
+
+    def plain(self, kind: str, *args: Value) -> Value:
+        e = self.e
+        if kind in ex.COMPARISONS:
+            return e.compare(kind, *args)
+        if kind in MATH:
+            return MATH[kind](e, *args)
+        return getattr(e, {"min": "minimum", "max": "maximum"}.get(kind, kind))(*args)
+
+    @property
+    def is_float(self) -> bool:
+        return self.compute in ("f32", "f64")
+
+    def zero(self) -> Value:
+        return self.e.const(0, self.compute)
+
+    def rounded(self, kind: str, x: Value) -> Value:
+        return getattr(self.e, kind)(x) if self.is_float else x
+
+    emit_floor = emit_ceil = emit_rint = emit_trunc = rounded
+
+    def emit_neg(self, kind: str, x: Value) -> Value:
+        return self.e.xor(x, self.e.const(True, "i1")) if self.compute == "i1" else self.e.neg(x)
+
+    def emit_abs(self, kind: str, x: Value) -> Value:
+        return x if self.compute in ("u8", "i1") else self.e.abs(x)
+
+    def emit_sign(self, kind: str, x: Value) -> Value:
+        e, zero, one = self.e, self.zero(), self.e.const(1, self.compute)
+        if self.compute == "i1":
+            return x
+        if self.compute == "u8":
+            return e.select(e.compare("ne", x, zero), one, zero)
+        signed = e.select(e.compare("gt", x, zero), one, e.select(e.compare("lt", x, zero), e.const(-1, self.compute), x))
+        return signed  # x itself where it is 0, -0 or nan
+
+    def emit_isnan(self, kind: str, x: Value) -> Value:
+        return self.e.compare("ne", x, x) if self.is_float else self.e.const(False, "i1")
+
+    def emit_isinf(self, kind: str, x: Value) -> Value:
+        if not self.is_float:
+            return self.e.const(False, "i1")
+        return self.e.compare("eq", self.e.abs(x), self.e.const(math.inf, self.compute))
+
+    def emit_isfinite(self, kind: str, x: Value) -> Value:
+        if not self.is_float:
+            return self.e.const(True, "i1")
+        return self.e.compare("lt", self.e.abs(x), self.e.const(math.inf, self.compute))
+
+    def emit_floordiv(self, kind: str, a: Value, b: Value) -> Value:
+        return self.floor_division(a, b)[0]
+
+    def emit_mod(self, kind: str, a: Value, b: Value) -> Value:
+        return self.floor_division(a, b)[1]
+
+    def floor_division(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """Quotient and remainder with the divisor's sign, as NumPy computes them (npy_divmod, npymath)."""
+        e, zero, one = self.e, self.zero(), self.e.const(1, self.compute)
+        if not self.is_float:
+            q, r = e.div(a, b), e.rem(a, b)
+            none = e.compare("eq", b, zero)
+            if self.compute == "u8":
+                return e.select(none, zero, q), e.select(none, zero, r)
+            low = e.and_(e.compare("ne", r, zero), e.xor(e.compare("lt", r, zero), e.compare("lt", b, zero)))
+            q, r = e.select(low, e.sub(q, one), q), e.select(low, e.add(r, b), r)
+            return e.select(none, zero, q), e.select(none, zero, r)
+        r = e.libm("fmodf" if self.compute == "f32" else "fmod", a, b)
+        q = e.div(e.sub(a, r), b)
+        low = e.and_(e.compare("ne", r, zero), e.xor(e.compare("lt", r, zero), e.compare("lt", b, zero)))
+        r, q = e.select(low, e.add(r, b), r), e.select(low, e.sub(q, one), q)
+        r = e.select(e.compare("eq", r, zero), e.copysign(zero, b), r)
+        nearest = e.floor(q)
+        nearest = e.select(e.compare("gt", e.sub(q, nearest), e.const(0.5, self.compute)), e.add(nearest, one), nearest)
+        nearest = e.select(e.compare("eq", q, zero), e.copysign(zero, e.div(a, b)), nearest)
+        return e.select(e.compare("eq", b, zero), e.div(a, b), nearest), r
+
+    def emit_pow(self, kind: str, a: Value, b: Value) -> Value:
+        e = self.e
+        if self.is_float:
+            return MATH["pow"](e, a, b)
+        one, result, base, left = e.const(1, self.compute), e.const(1, self.compute), a, b
+        for _ in range(8 if self.compute == "u8" else 31):  # square and multiply, bit by bit of the exponent
+            odd = e.compare("ne", e.and_(left, one), self.zero())
+            result = e.select(odd, e.mul(result, base), result)
+            base, left = e.mul(base, base), e.lshr(left, one)
+        if self.compute == "u8":
+            return result
+        reciprocal = e.div(one, a)  # 0 unless a is 1 or -1
+        odd = e.compare("ne", e.and_(b, one), self.zero())
+        negative = e.select(e.compare("eq", e.abs(a), one), e.select(odd, reciprocal, one), self.zero())
+        return e.select(e.compare("lt", b, self.zero()), negative, result)
+
+
+class Kernel:
+    """What one kernel is made from; `key` names it completely."""
+
+    def __init__(self, outputs, inputs: tuple[DType, ...], compute: DType, results: tuple[DType, ...], moves: str,
+                 truths: tuple[int, ...]):
+        self.outputs = outputs
+        self.inputs = [ELEMENT[d.name] for d in inputs]
+        self.results = [ELEMENT[d.name] for d in results]
+        self.compute = ELEMENT[compute.name]
+        self.moves = moves  # per operand: v contiguous, s constant, g any stride; along the inner loop
+        self.truths = truths
+        widest = max([compute.itemsize] + [d.itemsize for d in results if d.is_float] + [4])
+        self.width = max(HOST.vector_bits // (8 * widest), 2)
+        self.key = "|".join([ex.text(outputs), ",".join(self.inputs), self.compute, ",".join(self.results), moves,
+                             str(truths), str(self.width)])
+
+    @property
+    def operands(self) -> list[str]:
+        return self.inputs + self.results
+
+
+_addresses: dict[tuple, int] = {}
+
+
+def address(outputs: tuple[ex.Node, ...], inputs: tuple[DType, ...], compute: DType, results: tuple[DType, ...],
+            moves: str, truths: tuple[int, ...] = ()) -> int:
+    """The address of the kernel that computes `outputs` from inputs of those dtypes, in dtype `compute`."""
+    key = (outputs, inputs, compute, results, moves, truths)
+    found = _addresses.get(key)
+    if found is None:
+        made = Kernel(outputs, inputs, compute, results, moves, truths)
+        found = _addresses[key] = load("elementwise", made.key, lambda: _module(made, "elementwise"))
+    return found
+
+
+def _memory(kind: str) -> str:
+    return MEMORY[kind]
+
+
+def _vector(k: Kernel, element: str) -> str:
+    return f"<{k.width} x {element}>"
+
+
+def _read(e: Emitter, k: Kernel, i: int, at: str, mask: str | None, splats: dict[int, Value]) -> Value:
+    """Operand i's vector at element `at` of the row."""
+    kind, move, memory = k.inputs[i], k.moves[i], _memory(k.inputs[i])
+    if move == "s":
+        return splats[i]
+    loaded = "i8" if kind == "i1" else kind
+    vector, align, suffix = _vector(k, memory), max(_bytes(memory), 1), f"v{k.width}{_short(memory)}"
+    if move == "v":
+        pointer = e.new()
+        e.lines.append(f"  {pointer} = getelementptr {memory}, ptr %p{i}, i64 {at}")
+        if mask is None:
+            v = e.raw(f"load {vector}, ptr {pointer}, align {align}", loaded)
+        else:
+            name = f"llvm.masked.load.{suffix}.p0"
+            e.declared[name] = f"declare {vector} @{name}(ptr, i32, <{k.width} x i1>, {vector})"
+            v = e.raw(f"call {vector} @{name}(ptr {pointer}, i32 {align}, <{k.width} x i1> {mask}, {vector} zeroinitializer)", loaded)
+    else:
+        pointers = _strided(e, k, i, at, memory)
+        name = f"llvm.masked.gather.{suffix}.v{k.width}p0"
+        e.declared[name] = f"declare {vector} @{name}(<{k.width} x ptr>, i32, <{k.width} x i1>, {vector})"
+        lanes = mask or "splat (i1 true)"
+        v = e.raw(f"call {vector} @{name}(<{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> {lanes}, {vector} zeroinitializer)", loaded)
+    return e.cast(v, "i1") if kind == "i1" else v
+
+
+def _strided(e: Emitter, k: Kernel, i: int, at: str, memory: str) -> str:
+    """Pointers of one vector of lanes, a run-time stride apart."""
+    w = k.width
+    first, row, lanes, pointers = e.new(), e.new(), e.new(), e.new()
+    e.lines += [
+        f"  {first} = mul i64 {at}, %s{i}",
+        f"  {row} = getelementptr {memory}, ptr %p{i}, i64 {first}",
+        f"  {lanes} = mul <{w} x i64> %iota, %sv{i}",
+        f"  {pointers} = getelementptr {memory}, ptr {row}, <{w} x i64> {lanes}",
+    ]
+    return pointers
+
+
+def _write(e: Emitter, k: Kernel, j: int, v: Value, at: str, mask: str | None) -> None:
+    """Store one vector to output j at element `at` of the row."""
+    i = len(k.inputs) + j
+    kind, memory = k.results[j], _memory(k.results[j])
+    if v.type != kind:
+        v = e.cast(v, kind)
+    if kind == "i1":
+        v = e.cast(v, "i8")
+    vector, align, suffix = _vector(k, memory), max(_bytes(memory), 1), f"v{k.width}{_short(memory)}"
+    if k.moves[i] == "v":
+        pointer = e.new()
+        e.lines.append(f"  {pointer} = getelementptr {memory}, ptr %p{i}, i64 {at}")
+        if mask is None:
+            e.lines.append(f"  store {vector} {v.name}, ptr {pointer}, align {align}")
+            return
+        name = f"llvm.masked.store.{suffix}.p0"
+        e.declared[name] = f"declare void @{name}({vector}, ptr, i32, <{k.width} x i1>)"
+        e.lines.append(f"  call void @{name}({vector} {v.name}, ptr {pointer}, i32 {align}, <{k.width} x i1> {mask})")
+    else:
+        pointers = _strided(e, k, i, at, memory)
+        name = f"llvm.masked.scatter.{suffix}.v{k.width}p0"
+        e.declared[name] = f"declare void @{name}({vector}, <{k.width} x ptr>, i32, <{k.width} x i1>)"
+        e.lines.append(
+            f"  call void @{name}({vector} {v.name}, <{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> {mask or 'splat (i1 true)'})"
+        )
+
+
+def _bytes(memory: str) -> int:
+    return {"float": 4, "double": 8, "i32": 4, "i64": 8, "i8": 1}[memory]
+
+
+def _short(memory: str) -> str:
+    return {"float": "f32", "double": "f64"}.get(memory, memory)
+
+
+def _inner(k: Kernel, e: Emitter) -> str:
+    """The row function: elements %b to %e of one row, vectors of `width`, then a masked tail."""
+    w, n = k.width, len(k.operands)
+    params = ", ".join([f"ptr %p{i}" for i in range(n)] + [f"i64 %s{i}" for i in range(n)] + ["i64 %b", "i64 %e"])
+    iota = "<" + ", ".join(f"i64 {lane}" for lane in range(w)) + ">"
+    e.start("entry")
+    e.lines.append(f"  %iota = add <{w} x i64> zeroinitializer, {iota}")
+    splats: dict[int, Value] = {}
+    for i, move in enumerate(k.moves):
+        if move == "g":
+            e.lines.append(f"  %si{i} = insertelement <{w} x i64> poison, i64 %s{i}, i32 0")
+            e.lines.append(f"  %sv{i} = shufflevector <{w} x i64> %si{i}, <{w} x i64> poison, <{w} x i32> zeroinitializer")
+        elif move == "s":
+            splats[i] = _splat(e, k, i)
+    e.lines += [
+        "  %n = sub i64 %e, %b", f"  %whole = and i64 %n, -{w}", "  %stop = add i64 %b, %whole",
+        "  %some = icmp sgt i64 %whole, 0", "  br i1 %some, label %loop, label %tail",
+    ]
+    before = e.block
+    e.start("loop")
+    e.lines.append("  PHI")
+    place = len(e.lines) - 1
+    _body(k, e, "%i", None, splats)
+    e.lines[place] = f"  %i = phi i64 [%b, %{before}], [%next, %{e.block}]"
+    e.lines += [f"  %next = add nuw nsw i64 %i, {w}", "  %more = icmp slt i64 %next, %stop",
+                "  br i1 %more, label %loop, label %tail"]
+    e.start("tail")
+    e.lines += ["  %left = sub i64 %e, %stop", "  %any = icmp sgt i64 %left, 0", "  br i1 %any, label %rest, label %done"]
+    e.start("rest")
+    e.lines += [
+        f"  %li = insertelement <{w} x i64> poison, i64 %left, i32 0",
+        f"  %lv = shufflevector <{w} x i64> %li, <{w} x i64> poison, <{w} x i32> zeroinitializer",
+        f"  %mask = icmp slt <{w} x i64> %iota, %lv",
+    ]
+    _body(k, e, "%stop", "%mask", splats)
+    e.lines.append("  br label %done")
+    e.start("done")
+    e.lines.append("  ret void")
+    return f"define internal void @row({params}) {{\n" + "\n".join(e.lines) + "\n}\n"
+
+
+def _splat(e: Emitter, k: Kernel, i: int) -> Value:
+    """A constant operand, loaded once and spread over the lanes."""
+    kind, memory = k.inputs[i], _memory(k.inputs[i])
+    one, first = e.new(), e.new()
+    vector = _vector(k, memory)
+    e.lines.append(f"  {one} = load {memory}, ptr %p{i}, align {_bytes(memory)}")
+    e.lines.append(f"  {first} = insertelement {vector} poison, {memory} {one}, i32 0")
+    v = e.raw(f"shufflevector {vector} {first}, {vector} poison, <{k.width} x i32> zeroinitializer", "i8" if kind == "i1" else kind)
+    return e.cast(v, "i1") if kind == "i1" else v
+
+
+def _body(k: Kernel, e: Emitter, at: str, mask: str | None, splats: dict[int, Value]) -> None:
+    read = ex.inputs_of(k.outputs)
+    values: list = [None] * len(k.inputs)
+    for i in read:
+        v = _read(e, k, i, at, mask, splats)
+        if i in k.truths:
+            values[i] = v if v.type == "i1" else e.cast(v, "i1")
+        else:
+            values[i] = v if v.type == k.compute else e.cast(v, k.compute)
+    for j, v in enumerate(Body(e, values, k.compute).outputs(k.outputs)):
+        _write(e, k, j, v, at, mask)
+
+
+def _driver(k: Kernel, symbol: str) -> str:
+    """The ABI function: one call of @row for a flat range, or one per row of the outer dimensions."""
+    n = len(k.operands)
+    load_word = "  %{0}p = getelementptr i64, ptr %args, i64 {1}\n  %{0} = load i64, ptr %{0}p, align 8\n"
+    out = [f"define i32 @{symbol}(ptr %args, i64 %begin, i64 %end) {{\nentry:\n"]
+    out.append(load_word.format("inner", n) + load_word.format("dims", n + 1))
+    for i, kind in enumerate(k.operands):
+        memory = _memory(kind)
+        out.append(load_word.format(f"a{i}", i) + load_word.format(f"o{i}", n + 2 + i) + load_word.format(f"s{i}", 2 * n + 2 + i))
+        out.append(f"  %q{i} = inttoptr i64 %a{i} to ptr\n  %p{i} = getelementptr {memory}, ptr %q{i}, i64 %o{i}\n")
+    strides = ", ".join(f"i64 %s{i}" for i in range(n))
+    flat = ", ".join(f"ptr %p{i}" for i in range(n))
+    out.append(f"""  %flat = icmp eq i64 %dims, 0
+  br i1 %flat, label %one, label %check
+one:
+  call void @row({flat}, {strides}, i64 %begin, i64 %end)
+  ret i32 0
+check:
+  %extents = getelementptr i64, ptr %args, i64 {3 * n + 2}
+  %steps = getelementptr i64, ptr %extents, i64 %dims
+  %last = sub i64 %dims, 1
+  %some = icmp slt i64 %begin, %end
+  br i1 %some, label %rows, label %done
+rows:
+  %r = phi i64 [%begin, %check], [%r1, %call]
+  br label %axis
+axis:
+  %d = phi i64 [%last, %rows], [%d1, %axis]
+  %left = phi i64 [%r, %rows], [%left1, %axis]
+""")
+    for i in range(n):
+        out.append(f"  %f{i} = phi i64 [0, %rows], [%f{i}n, %axis]\n")
+    out.append("  %xp = getelementptr i64, ptr %extents, i64 %d\n  %x = load i64, ptr %xp, align 8\n"
+               "  %left1 = udiv i64 %left, %x\n  %lm = mul i64 %left1, %x\n  %at = sub i64 %left, %lm\n")
+    for i in range(n):
+        out.append(f"  %b{i} = mul i64 %dims, {i}\n  %c{i} = add i64 %b{i}, %d\n  %tp{i} = getelementptr i64, ptr %steps, i64 %c{i}\n"
+                   f"  %t{i} = load i64, ptr %tp{i}, align 8\n  %m{i} = mul i64 %at, %t{i}\n  %f{i}n = add i64 %f{i}, %m{i}\n")
+    out.append("  %d1 = sub i64 %d, 1\n  %up = icmp sge i64 %d1, 0\n  br i1 %up, label %axis, label %call\ncall:\n")
+    for i, kind in enumerate(k.operands):
+        out.append(f"  %w{i} = getelementptr {_memory(kind)}, ptr %p{i}, i64 %f{i}n\n")
+    rows = ", ".join(f"ptr %w{i}" for i in range(n))
+    out.append(f"""  call void @row({rows}, {strides}, i64 0, i64 %inner)
+  %r1 = add i64 %r, 1
+  %more = icmp slt i64 %r1, %end
+  br i1 %more, label %rows, label %done
+done:
+  ret i32 0
+}}
+""")
+    return "".join(out)
+
+
+def _module(k: Kernel, symbol: str) -> str:
+    e = Emitter(k.width)
+    row = _inner(k, e)
+    return "\n".join([*e.declared.values(), *e.definitions, row, _driver(k, symbol)])
+
+
+def merged(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
+    """The same walk with as few dimensions as possible: axes of length 1 dropped, neighbours joined where all operands allow.
+
+    >>> merged((2, 3, 4), [(12, 4, 1), (0, 0, 0)])
+    ([24], [[1], [0]])
+    """
+    extents: list[int] = []
+    steps: list[list[int]] = [[] for _ in strides]
+    for axis, n in enumerate(shape):
+        if n == 1:
+            continue
+        here = [s[axis] for s in strides]
+        if extents and all(s[-1] == h * n for s, h in zip(steps, here, strict=True)):
+            extents[-1] *= n
+            for s, h in zip(steps, here, strict=True):
+                s[-1] = h
+        else:
+            extents.append(n)
+            for s, h in zip(steps, here, strict=True):
+                s.append(h)
+    return extents, steps
+
+
+def aligned(x: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides with which x is walked as if broadcast to `shape`."""
+    lead = len(shape) - x.ndim
+    return (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True))
+
+
+def steps(outputs: tuple[ex.Node, ...], ins: tuple[Layout, ...], outs: tuple[Layout, ...], compute: DType, *,
+          truths: tuple[int, ...] = (), places: tuple[int, ...] | None = None, offsets: tuple[int, ...] = ()) -> tuple[Step, ...]:
+    """The step that walks `ins`, broadcast to the shape of `outs`, and writes `outs`.
+
+    `places` are the operands' positions in the launch (0, 1, … if not given), `offsets` their first elements.
+    """
+    shape = outs[0].shape
+    operands = (*ins, *outs)
+    walked = [aligned(x, shape) for x in operands]
+    extents, strides = merged(shape, walked)
+    inner = extents.pop() if extents else 1
+    inner_strides = [s.pop() if s else 0 for s in strides]
+    count = len(ins)
+    moves = "".join(
+        "s" if (s == 0 and i < count) else "v" if s == 1 or inner == 1 else "g" for i, s in enumerate(inner_strides)
+    )
+    kernel = address(outputs, tuple(x.dtype for x in ins), compute, tuple(x.dtype for x in outs), moves, truths)
+    words = (inner, len(extents), *(offsets or (0,) * len(operands)), *inner_strides, *extents, *(t for s in strides for t in s))
+    places = places if places is not None else tuple(range(len(operands)))
+    cost = 1 + sum(4 for n in ex.walk(outputs) if n.kind in ex.MATH)
+    if not extents:
+        return (Step(kernel, places, words, inner, max(GRAIN // cost, 4096)),)
+    return (Step(kernel, places, words, math.prod(extents), max(GRAIN // (cost * max(inner, 1)), 1)),)

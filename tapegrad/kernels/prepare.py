@@ -1,0 +1,128 @@
+"""From an op and the layouts of its inputs to the layouts of its outputs and the steps that compute them.
+
+A backend is an object with `prepare(op, ins, attrs) -> Prepared`; one is chosen by the device of the inputs. `CPU` compiles;
+`reference.py` computes the same with NumPy and is the oracle of the tests.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..dtypes import DType
+from ..errors import DtypeError, KernelError, ShapeError
+from ..layouts import Layout, layout
+from ..ops.reader import Unreadable
+from ..ops.registry import Op, elementwise_dtypes
+from . import elementwise as generator
+from .builders import BUILDERS
+from .launch import Step
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Everything a call needs: output layouts, steps, and which inputs must be copied to C order first."""
+
+    outs: tuple[Layout, ...]
+    steps: tuple[Step, ...]
+    copies: tuple[int, ...] = ()
+    run: Callable | None = None  # a backend that does not go through steps: run(op, ins, outs, addresses)
+    offset: int = 0  # of a view: first element, relative to the input's
+
+
+def broadcast(op_name: str, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The common shape, by NumPy's rule: aligned at the last axis, lengths equal or 1."""
+    ndim = max(map(len, shapes))
+    result = []
+    for axis in range(-ndim, 0):
+        lengths = {s[axis] for s in shapes if len(s) >= -axis}
+        wide = lengths - {1}
+        if len(wide) > 1:
+            raise ShapeError(
+                f"{op_name}: shapes {' and '.join(map(str, shapes))} do not broadcast: lengths {sorted(wide)} meet at axis {axis}. "
+                "Axes must be equal or 1, counted from the last; reshape or expand_dims one of them."
+            )
+        result.append(wide.pop() if wide else 1)
+    return tuple(result)
+
+
+def infer(op: Op, ins: tuple[Layout, ...], attrs: dict) -> tuple[tuple[Layout, ...], DType | None, int]:
+    """Output layouts, the dtype an elementwise op computes in, and a view's offset."""
+    device = device_of(op, ins)
+    if op.kind == "elementwise":
+        compute, result = elementwise_dtypes(op, tuple(x.dtype for x in ins))
+        if attrs.get("dtype") is not None:
+            compute = result = attrs["dtype"]
+        shape = broadcast(op.name, [x.shape for x in ins])
+        return (layout(shape, result, None, device),) * _count(op), compute, 0
+    found = op.infer(*ins, **attrs)
+    if op.kind == "view":
+        shape, strides, offset = found
+        return (layout(shape, ins[0].dtype, strides, device),), None, offset
+    if isinstance(found, tuple):
+        found = [found]
+    return tuple(layout(tuple(shape), dtype, None, device) for shape, dtype in found), None, 0
+
+
+def _count(op: Op) -> int:
+    if op.jitted is None:
+        try:
+            return len(op.expression())
+        except Unreadable:
+            return 1
+    return op.outputs
+
+
+def device_of(op: Op, ins: tuple[Layout, ...]) -> str:
+    """The device that all inputs share; scalars (0-d) go where the others are."""
+    if not ins:
+        return "cpu"
+    device = ins[0].device
+    for x in ins:
+        if x.device != device:
+            raise DtypeError(f"{op.name}: inputs are on {sorted({x.device for x in ins})}; bring them to one device with .to(device)")
+    return device
+
+
+class CPU:
+    """Compiled kernels on the host."""
+
+    name = "cpu"
+
+    def prepare(self, op: Op, ins: tuple[Layout, ...], attrs: dict) -> Prepared:
+        outs, compute, offset = infer(op, ins, attrs)
+        if op.kind == "view":
+            return Prepared(outs, (), offset=offset)
+        if any(x.size == 0 for x in outs) and all(x.size == 0 for x in outs):
+            return Prepared(outs, ())
+        if op.kind == "elementwise":
+            return self._elementwise(op, ins, outs, compute)
+        copies = () if op.strided else tuple(i for i, x in enumerate(ins) if not x.contiguous)
+        plain = tuple(layout(x.shape, x.dtype, None, x.device) if i in copies else x for i, x in enumerate(ins))
+        builder = op.kernel or BUILDERS.get(op.builder)
+        if builder is None:
+            raise KernelError(f"{op.name} has no CPU kernel; register one with @kernel({op.name!r}) or give the op a kernel")
+        return Prepared(outs, tuple(builder(plain, outs, attrs)), copies)
+
+    def _elementwise(self, op: Op, ins, outs, compute) -> Prepared:
+        try:
+            expression = op.expression()
+        except Unreadable:
+            from .compiled import steps  # needs Numba
+
+            return Prepared(outs, steps(op, ins, outs, compute))
+        return Prepared(outs, generator.steps(expression, ins, outs, compute, truths=op.truths))
+
+
+BACKENDS: dict[str, object] = {"cpu": CPU()}
+
+
+def backend(device: str):
+    """The backend that computes on that device."""
+    found = BACKENDS.get(device)
+    if found is None and device == "reference":
+        from .reference import Reference
+
+        found = BACKENDS.setdefault("reference", Reference())
+    if found is None:
+        raise DtypeError(f'device {device!r} is not known; devices are "cpu" and, for checks, "reference"')
+    return found

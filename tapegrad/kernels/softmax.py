@@ -1,0 +1,149 @@
+"""Softmax, log-softmax and cross entropy, shifted by the maximum so that nothing overflows.
+
+Along the last axis a row is read twice (maximum, exponentials) and scaled in place; along another axis, strips of
+columns go side by side. A row with +inf, or of -inf only, gives NaN, as in PyTorch.
+"""
+from __future__ import annotations
+
+from math import inf, prod
+
+from ..dtypes import DType
+from ..layouts import Layout
+from .keys import float_of
+from .language import T, TypeVar, fast_exp, fast_log, inline, offset
+from .launch import Step, kernel
+from .reduce import extremum, grain_of
+from .reduce_loops import BLOCK, reduce_row
+from .skeleton import skeleton
+from .status import INDEX
+
+LOG = TypeVar("LOG")  # 1 for the logarithm of softmax
+STRIP = 256  # columns of one item: input, output and scratch rows stay in L1
+EXP_COST = 4  # one exponential against one added element
+
+
+@inline
+def sum_of_exp(x, y, n, top, keep):
+    """The sum of exp(x - top), in blocks; the exponentials go to y where they are kept."""
+    total = 0.0
+    for b in range(0, n, BLOCK):
+        p = offset(x, b)
+        q = offset(y, b)
+        part = T(0)
+        if keep:
+            for i in range(min(BLOCK, n - b)):
+                e = fast_exp(p[i] - top)
+                q[i] = e
+                part += e
+        else:
+            for i in range(min(BLOCK, n - b)):
+                part += fast_exp(p[i] - top)
+        total += part
+    return T(total)
+
+
+@skeleton("x: *T, y: *T, n: int")
+def softmax_rows(x, y, n, begin, end):
+    """y[o] = softmax of the row x[o, :n], or its logarithm."""
+    for o in range(begin, end):
+        row = offset(x, o * n)
+        out = offset(y, o * n)
+        top = float_of(reduce_row(row, n, T(0)))
+        if LOG:
+            shift = fast_log(sum_of_exp(row, out, n, top, False))
+            for i in range(n):
+                out[i] = (row[i] - top) - shift
+        else:
+            scale = T(1) / sum_of_exp(row, out, n, top, True)
+            for i in range(n):
+                out[i] = out[i] * scale
+    return 0
+
+
+@skeleton("x: *T, y: *T, scratch: *T, n: int, inner: int, strip: int, strips: int")
+def softmax_columns(x, y, scratch, n, inner, strip, strips, begin, end):
+    """y[o, :, j] = softmax of x[o, :n, j], or its logarithm; an item is a strip of columns j."""
+    total = offset(scratch, strip)
+    for item in range(begin, end):
+        o = item // strips
+        first = (item - o * strips) * strip
+        width = min(strip, inner - first)
+        slab = offset(x, o * n * inner + first)
+        out = offset(y, o * n * inner + first)
+        for j in range(width):
+            scratch[j] = T(-inf)
+            total[j] = T(0)
+        for i in range(n):
+            row = offset(slab, i * inner)
+            for j in range(width):
+                scratch[j] = row[j] if row[j] > scratch[j] else scratch[j]
+        for i in range(n):
+            row = offset(slab, i * inner)
+            kept = offset(out, i * inner)
+            for j in range(width):
+                e = fast_exp(row[j] - scratch[j])
+                total[j] += e
+                if not LOG:
+                    kept[j] = e
+        for j in range(width):
+            total[j] = fast_log(total[j]) if LOG else T(1.0 / float(total[j]))
+        for i in range(n):
+            row = offset(slab, i * inner)
+            kept = offset(out, i * inner)
+            for j in range(width):
+                kept[j] = (row[j] - scratch[j]) - total[j] if LOG else kept[j] * total[j]
+    return 0
+
+
+@skeleton("x: *T, target: *I, y: *T, classes: int, ignored: int")
+def cross_entropy_rows(x, target, y, classes, ignored, begin, end):
+    """y[o] = logsumexp(x[o, :classes]) - x[o, target[o]]; 0 where the target is the one to ignore."""
+    for o in range(begin, end):
+        t = target[o]
+        if t == ignored:
+            y[o] = T(0)
+            continue
+        if t < 0 or t >= classes:
+            return INDEX
+        row = offset(x, o * classes)
+        top = float_of(reduce_row(row, classes, T(0)))
+        y[o] = fast_log(sum_of_exp(row, y, classes, top, False)) - (row[t] - top)
+    return 0
+
+
+def _row_maximum(dtype: DType) -> dict:
+    bound = extremum(dtype, largest=True)
+    return {name: value for name, value in bound.items() if name not in ("R", "finish")}
+
+
+def _softmax(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict, log: int) -> tuple[Step, ...]:
+    shape, axis = ins[0].shape, attrs["axis"]
+    if not shape:
+        shape, axis = (1,), 0
+    n, outer, inner = shape[axis], prod(shape[:axis]), prod(shape[axis + 1 :])
+    if inner == 1:
+        address = softmax_rows.address(LOG=log, **_row_maximum(ins[0].dtype))
+        return (Step(address, (0, 1), (n,), outer, grain_of(n * EXP_COST)),)
+    strips = -(-inner // STRIP)
+    strip = min(inner, STRIP)
+    address = softmax_columns.address(LOG=log, T=ins[0].dtype)
+    scratch = 2 * strip * ins[0].dtype.itemsize
+    return (Step(address, (0, 1), (n, inner, strip, strips), outer * strips, grain_of(n * strip * EXP_COST), scratch),)
+
+
+@kernel("softmax")
+def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
+    return _softmax(ins, outs, attrs, 0)
+
+
+@kernel("log_softmax")
+def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
+    return _softmax(ins, outs, attrs, 1)
+
+
+@kernel("cross_entropy")
+def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
+    count, classes = ins[0].shape
+    address = cross_entropy_rows.address(I=ins[1].dtype, **_row_maximum(ins[0].dtype))
+    ignored = attrs.get("ignore_index", -100)
+    return (Step(address, (0, 1, 2), (classes, ignored), count, grain_of(classes * EXP_COST)),)
