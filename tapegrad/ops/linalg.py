@@ -1,0 +1,360 @@
+"""Linear algebra: products, einsum, and `tg.linalg`."""
+from __future__ import annotations
+
+import string
+
+import numpy as np
+
+from ..dtypes import DEFAULT, promote
+from ..errors import DtypeError, ShapeError
+from .creation import eye, tril
+from .elementwise import exp, multiply
+from .movement import astype, broadcast_to, expand_dims, permute, reshape, swapaxes
+from .reduce import sum_
+from .registry import composite, primitive
+
+
+def _same_dtype(a, b):
+    meet = promote(a.dtype, b.dtype)
+    if meet.kind in "ub":
+        from ..dtypes import int64 as meet
+    return astype(a, meet), astype(b, meet)
+
+
+@primitive(public=False, strided=True, builder="matmul")
+def matmul_kernel(a: Tensor, b: Tensor):
+    """Matrix products over the last two axes; leading axes broadcast."""
+    return (a, b), {}
+
+
+def _leading(x, y, op_name: str) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(x, y)
+    except ValueError:
+        raise ShapeError(f"{op_name}: leading axes {x} and {y} do not broadcast; they must be equal or 1") from None
+
+
+@matmul_kernel.shape
+def _(a, b):
+    return (*_leading(a.shape[:-2], b.shape[:-2], "matmul"), a.shape[-2], b.shape[-1]), a.dtype
+
+
+@matmul_kernel.adjoint(0, saves=(1,))
+def _(g, y, a, b):
+    return matmul_kernel(g, swapaxes(b, -1, -2))
+
+
+@matmul_kernel.adjoint(1, saves=(0,))
+def _(g, y, a, b):
+    return matmul_kernel(swapaxes(a, -1, -2), g)
+
+
+_MATMUL = [dict(shapes=((3, 4), (4, 2))), dict(shapes=((4,), (4,))), dict(shapes=((2, 3, 4), (4,))), dict(shapes=((4,), (2, 4, 3))),
+           dict(shapes=((2, 1, 3, 4), (5, 4, 2))), dict(shapes=((2, 3, 4), (4, 2)))]
+
+
+@composite(reference=np.matmul, samples=_MATMUL, method=True)
+def matmul(a: Tensor, b: Tensor):
+    """The matrix product a @ b: over the last axis of a and the last but one of b; leading axes broadcast; 1-D is a vector."""
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: wanted at least one axis each; use * for numbers")
+    inner = b.shape[0] if b.ndim == 1 else b.shape[-2]
+    if a.shape[-1] != inner:
+        raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: the last axis of the first ({a.shape[-1]}) and "
+                         f"{'the axis' if b.ndim == 1 else 'the last but one'} of the second ({inner}) must be equal; transpose one with .T?")
+    a, b = _same_dtype(a, b)
+    left = expand_dims(a, 0) if a.ndim == 1 else a
+    right = expand_dims(b, 1) if b.ndim == 1 else b
+    if right.ndim == 2 and left.ndim > 2:  # one product of all rows instead of many small ones
+        flat = matmul_kernel(reshape(left, (-1 if left.size else 0, left.shape[-1])), right)
+        out = reshape(flat, (*left.shape[:-1], right.shape[-1]))
+    else:
+        out = matmul_kernel(left, right)
+    if a.ndim == 1 or b.ndim == 1:
+        out = reshape(out, out.shape[:-2] + (() if a.ndim == 1 else (a.shape[-2],)) + (() if b.ndim == 1 else (b.shape[-1],)))
+    return out
+
+
+@composite(reference=np.dot, samples=[dict(shapes=((4,), (4,))), dict(shapes=((2, 3), (3, 4))), dict(shapes=((2, 3), (5, 3, 4)))], method=True)
+def dot(a: Tensor, b: Tensor):
+    """NumPy's dot: the inner product of vectors, the matrix product of matrices; the last axis of a with the last but one of b."""
+    if a.ndim == 0 or b.ndim == 0:
+        return multiply(a, b)
+    if a.ndim <= 2 and b.ndim <= 2:
+        return matmul(a, b)
+    if b.ndim <= 2:
+        return matmul(a, b)
+    inner, rest = b.shape[-2], b.shape[:-2] + b.shape[-1:]
+    if a.shape[-1] != inner:
+        raise ShapeError(f"dot: shapes {a.shape} and {b.shape}: lengths {a.shape[-1]} and {inner} must be equal")
+    front = permute(b, (b.ndim - 2, *range(b.ndim - 2), b.ndim - 1))
+    return reshape(matmul(reshape(a, (-1, inner)), reshape(front, (inner, -1))), a.shape[:-1] + rest)
+
+
+@composite(reference=np.outer, samples=[dict(shapes=((3,), (4,)))])
+def outer(a: Tensor, b: Tensor):
+    """Every product of an element of a with one of b, both flattened."""
+    return multiply(reshape(a, (-1, 1)), reshape(b, (1, -1)))
+
+
+@composite(method=True, reference=lambda x, offset=0: np.diagonal(x, offset), samples=[dict(shapes=((3, 3),)), dict(shapes=((3, 5),), attrs=dict(offset=1))])
+def diagonal(x: Tensor, offset=0):
+    """The diagonal of the last two axes' matrix; `offset` above 0 lies over the main one."""
+    from .movement import slice_view
+
+    if x.ndim < 2:
+        raise ShapeError(f"diagonal: wanted at least two axes, got shape {x.shape}")
+    rows, columns = x.shape[-2:]
+    first = offset if offset >= 0 else -offset * columns
+    count = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
+    flat = reshape(x, (*x.shape[:-2], rows * columns))
+    lead = flat.ndim - 1
+    return slice_view(flat, (0,) * lead + (first if count else 0,), (*x.shape[:-2], count), (1,) * lead + (columns + 1,))
+
+
+@composite(reference=np.einsum, samples=[dict(args=("ij,jk->ik",), shapes=((3, 4), (4, 2)), first=True), dict(args=("bij,bjk,k->bi",), shapes=((2, 3, 4), (2, 4, 5), (5,)), first=True),
+                                         dict(args=("ii->i",), shapes=((3, 3),), first=True), dict(args=("i...,i->...",), shapes=((3, 2), (3,)), first=True), dict(args=("ij->j",), shapes=((3, 4),), first=True)])
+def einsum(subscripts, *operands):
+    """Einstein summation, as in NumPy: "ij,jk->ik" is a matrix product. Letters, `...`, repeated letters, implicit output."""
+    from .registry import _interpreter
+
+    tensors = [_interpreter.tensor(t, "einsum") for t in operands]
+    terms, output = _einsum_terms(subscripts, tensors)
+    pairs = [(_without_repeats(t, term)) for t, term in zip(tensors, terms, strict=True)]
+    while len(pairs) > 1:
+        (a, ta), (b, tb) = pairs[:2]
+        later = set(output).union(*(t for _, t in pairs[2:]))
+        pairs[:2] = [_contract(a, ta, b, tb, later)]
+    result, term = pairs[0]
+    gone = tuple(i for i, c in enumerate(term) if c not in output)
+    if gone:
+        result, term = sum_(result, gone), [c for c in term if c in output]
+    return permute(result, tuple(term.index(c) for c in output)) if output else result
+
+
+def _einsum_terms(subscripts: str, tensors: list) -> tuple[list[list[str]], list[str]]:
+    """Each operand's axes as a list of letters, `...` spelled out with capitals that nobody used, and the output's."""
+    if not isinstance(subscripts, str):
+        raise DtypeError(f"einsum: the subscripts are a string such as 'ij,jk->ik', not {type(subscripts).__name__}")
+    text = subscripts.replace(" ", "")
+    left, arrow, right = text.partition("->")
+    parts = left.split(",")
+    if len(parts) != len(tensors):
+        raise ShapeError(f"einsum: {subscripts!r} describes {len(parts)} operands, {len(tensors)} were given")
+    spare = [c for c in string.ascii_letters[::-1] if c not in text]
+    dots = max([t.ndim - len(p.replace("...", "")) for p, t in zip(parts, tensors, strict=True) if "..." in p], default=0)
+    wild = spare[:dots]
+    terms, lengths = [], {}
+    for part, t in zip(parts, tensors, strict=True):
+        named = len(part.replace("...", ""))
+        extra = t.ndim - named if "..." in part else 0
+        term = list(part.replace("...", "\0"))
+        if "\0" in term:
+            at = term.index("\0")
+            term[at: at + 1] = wild[dots - extra:] if extra else []
+        if len(term) != t.ndim or not all(c.isalpha() for c in term):
+            raise ShapeError(f"einsum: {part!r} of {subscripts!r} does not describe an operand of shape {t.shape}")
+        for c, n in zip(term, t.shape, strict=True):
+            if lengths.setdefault(c, n) != n and 1 not in (n, lengths[c]):
+                raise ShapeError(f"einsum: index {c!r} of {subscripts!r} has lengths {lengths[c]} and {n}")
+            lengths[c] = max(lengths[c], n)
+        terms.append(term)
+    if arrow:
+        output = list(right.replace("...", "\0"))
+        if "\0" in output:
+            at = output.index("\0")
+            output[at: at + 1] = wild
+    else:
+        flat = [c for t in terms for c in t]
+        output = wild + sorted(c for c in set(flat) if flat.count(c) == 1 and c not in wild)
+    if len(set(output)) != len(output) or any(c not in lengths for c in output):
+        raise ShapeError(f"einsum: the output of {subscripts!r} repeats an index or names one that no operand has")
+    return terms, output
+
+
+def _without_repeats(t, term: list[str]):
+    """An operand in which no letter stands twice: diagonals are taken."""
+    while len(set(term)) < len(term):
+        c = next(c for c in term if term.count(c) > 1)
+        i, j = [k for k, x in enumerate(term) if x == c][:2]
+        order = [k for k in range(t.ndim) if k not in (i, j)] + [i, j]
+        t = diagonal(permute(t, tuple(order)))
+        term = [term[k] for k in order[:-1]]
+    return t, term
+
+
+def _contract(a, ta: list[str], b, tb: list[str], later: set[str]):
+    """Two operands as one batched matrix product: shared and kept, shared and summed, own of each."""
+    for x, tx, other in ((a, ta, tb), (b, tb, ta)):
+        gone = tuple(i for i, c in enumerate(tx) if c not in other and c not in later)
+        if gone:
+            x2 = sum_(x, gone)
+            kept = [c for c in tx if c in other or c in later]
+            a, ta, b, tb = (x2, kept, b, tb) if x is a else (a, ta, x2, kept)
+    batch = [c for c in ta if c in tb and c in later]
+    inner = [c for c in ta if c in tb and c not in later]
+    rows, columns = [c for c in ta if c not in tb], [c for c in tb if c not in ta]
+    sizes: dict[str, int] = {}
+    for x, tx in ((a, ta), (b, tb)):
+        for c, n in zip(tx, x.shape, strict=True):
+            sizes[c] = max(n, sizes.get(c, 1)) if n != 0 else 0
+    a = broadcast_to(a, tuple(sizes[c] for c in ta))
+    b = broadcast_to(b, tuple(sizes[c] for c in tb))
+
+    def volume(letters):
+        n = 1
+        for c in letters:
+            n *= sizes[c]
+        return n
+
+    lead = tuple(sizes[c] for c in batch)
+    left = reshape(permute(a, tuple(ta.index(c) for c in batch + rows + inner)), (*lead, volume(rows), volume(inner)))
+    right = reshape(permute(b, tuple(tb.index(c) for c in batch + inner + columns)), (*lead, volume(inner), volume(columns)))
+    made = reshape(matmul(left, right), (*lead, *(sizes[c] for c in rows), *(sizes[c] for c in columns)))
+    return made, batch + rows + columns
+
+
+# tg.linalg
+
+def _matrix(x, op_name: str, square: bool = True):
+    if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
+        raise ShapeError(f"{op_name}: wanted {'square matrices' if square else 'matrices'} in the last two axes, got shape {x.shape}")
+    return x if x.dtype.is_float else astype(x, DEFAULT)
+
+
+@primitive(public=False, builder="solve")
+def solve_kernel(a: Tensor, b: Tensor):
+    """x with a @ x = b, by LU with partial pivoting."""
+    return (a, b), {}
+
+
+@solve_kernel.shape
+def _(a, b):
+    return b.shape, b.dtype
+
+
+@solve_kernel.adjoint(0, saves=(0, "y"))
+def _(g, y, a, b):
+    return -matmul_kernel(solve_kernel(swapaxes(a, -1, -2), g), swapaxes(y, -1, -2))
+
+
+@solve_kernel.adjoint(1, saves=(0,))
+def _(g, y, a, b):
+    return solve_kernel(swapaxes(a, -1, -2), g)
+
+
+_SQUARE = [dict(shapes=((3, 3),), well_conditioned=True), dict(shapes=((2, 4, 4),), well_conditioned=True)]
+
+
+def _solve(a, b):
+    return np.linalg.solve(a, b[..., None])[..., 0] if b.ndim == 1 else np.linalg.solve(a, b)
+
+
+@composite(namespace="linalg", reference=_solve, samples=[dict(shapes=((3, 3), (3,)), well_conditioned=True), dict(shapes=((2, 3, 3), (3, 2)), well_conditioned=True)])
+def solve(a: Tensor, b: Tensor):
+    """x with a @ x = b. b is one vector (1-D), or matrices whose leading axes broadcast with those of a. Raises KernelError where a is singular."""
+    a = _matrix(a, "linalg.solve")
+    vector = b.ndim == 1
+    right = expand_dims(b, 1) if vector else b
+    if b.ndim == 0 or right.shape[-2] != a.shape[-1]:
+        raise ShapeError(f"linalg.solve: a has shape {a.shape} and b {b.shape}; the rows of b must be as many as those of a")
+    a, right = _same_dtype(a, right)
+    lead = _leading(a.shape[:-2], right.shape[:-2], "linalg.solve")
+    x = solve_kernel(broadcast_to(a, lead + a.shape[-2:]), broadcast_to(right, lead + right.shape[-2:]))
+    return reshape(x, x.shape[:-1]) if vector else x
+
+
+@composite(namespace="linalg", reference=np.linalg.inv, samples=_SQUARE)
+def inv(a: Tensor):
+    """The inverse of each matrix. Raises KernelError where one is singular. To solve a system, `solve` is faster and more accurate."""
+    a = _matrix(a, "linalg.inv")
+    return solve_kernel(a, broadcast_to(eye(a.shape[-1], dtype=a.dtype), a.shape))
+
+
+@primitive(public=False, builder="slogdet", outputs=2)
+def slogdet_kernel(a: Tensor):
+    """Sign and logarithm of the absolute value of the determinant."""
+    return (a,), {}
+
+
+@slogdet_kernel.shape
+def _(a):
+    return [(a.shape[:-2], a.dtype), (a.shape[:-2], a.dtype)]
+
+
+@slogdet_kernel.adjoint(0, saves=(0,))
+def _(g, y, a):
+    if g[1] is None:
+        return None  # the sign is constant wherever it has a derivative
+    return swapaxes(inv(a), -1, -2) * expand_dims(g[1], (-1, -2))
+
+
+@composite(namespace="linalg", reference=lambda a: tuple(np.linalg.slogdet(a)), samples=_SQUARE)
+def slogdet(a: Tensor):
+    """(sign, log|det|) of each matrix, without overflow; (0, -inf) where one is singular."""
+    return slogdet_kernel(_matrix(a, "linalg.slogdet"))
+
+
+@composite(namespace="linalg", reference=np.linalg.det, samples=_SQUARE)
+def det(a: Tensor):
+    """The determinant of each matrix. The gradient at a singular matrix raises KernelError, since it needs the inverse."""
+    sign, logabs = slogdet(a)
+    return sign * exp(logabs)
+
+
+@primitive(public=False, builder="cholesky")
+def cholesky_kernel(a: Tensor):
+    """The lower factor of symmetric positive definite matrices."""
+    return (a,), {}
+
+
+@cholesky_kernel.shape
+def _(a):
+    return a.shape, a.dtype
+
+
+@cholesky_kernel.adjoint(0, saves=("y",))
+def _(g, y, a):
+    # Murray 2016, "Differentiation of the Cholesky decomposition": L⁻ᵀ Φ(Lᵀ ḡ) L⁻¹, symmetrised.
+    inner = tril(matmul_kernel(swapaxes(y, -1, -2), tril(g)))
+    inner = inner - eye(a.shape[-1], dtype=g.dtype) * inner * 0.5
+    left = triangular_solve(y, inner, lower=True, transpose=True)
+    both = triangular_solve(y, swapaxes(left, -1, -2), lower=True, transpose=True)
+    return (both + swapaxes(both, -1, -2)) * 0.5
+
+
+@composite(namespace="linalg", reference=lambda a: np.linalg.cholesky(a), samples=[dict(shapes=((3, 3),), positive_definite=True), dict(shapes=((2, 4, 4),), positive_definite=True)])
+def cholesky(a: Tensor):
+    """The lower triangular L with L @ L.T = a, for symmetric positive definite a. (a + aᵀ)/2 is factored, so the gradient is symmetric.
+
+    Raises KernelError where a is not positive definite.
+    """
+    a = _matrix(a, "linalg.cholesky")
+    return cholesky_kernel((a + swapaxes(a, -1, -2)) * 0.5)
+
+
+@primitive(public=False, builder="triangular_solve")
+def triangular_solve(a: Tensor, b: Tensor, lower=True, transpose=False):
+    """x with op(a) @ x = b for triangular a."""
+    return (a, b), {"lower": lower, "transpose": transpose}
+
+
+@triangular_solve.shape
+def _(a, b, lower, transpose):
+    return b.shape, b.dtype
+
+
+@triangular_solve.adjoint(0, saves=(0, "y"))
+def _(g, y, a, b, lower, transpose):
+    back = triangular_solve(a, g, lower=lower, transpose=not transpose)
+    d = -matmul_kernel(y, swapaxes(back, -1, -2)) if transpose else -matmul_kernel(back, swapaxes(y, -1, -2))
+    from .creation import triu
+
+    return tril(d) if lower else triu(d)
+
+
+@triangular_solve.adjoint(1, saves=(0,))
+def _(g, y, a, b, lower, transpose):
+    return triangular_solve(a, g, lower=lower, transpose=not transpose)
+
+
