@@ -1,0 +1,133 @@
+"""tapegrad: define-by-run automatic differentiation on compiled kernels.
+
+>>> import tapegrad as tg
+>>> x = tg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> y = (x * x).sum()
+>>> y.backward()
+>>> x.grad
+tensor([2., 4., 6.])
+"""
+from __future__ import annotations
+
+from . import errors, linalg
+from .dtypes import DType, float32, float64, int32, int64, uint8
+from .dtypes import bool_ as bool
+from .kernels.run import get_num_threads, set_num_threads
+from .ops.creation import arange, eye, linspace, tril, triu
+from .ops.elementwise import (
+    abs_ as abs,
+)
+from .ops.elementwise import (
+    add,
+    arccos,
+    arcsin,
+    arctan,
+    arctan2,
+    ceil,
+    clip,
+    cos,
+    cosh,
+    divide,
+    elu,
+    equal,
+    erf,
+    exp,
+    exp2,
+    expm1,
+    floor,
+    floor_divide,
+    gelu,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    leaky_relu,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log2,
+    log10,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    power,
+    reciprocal,
+    relu,
+    remainder,
+    rsqrt,
+    sigmoid,
+    sign,
+    silu,
+    sin,
+    sinh,
+    softplus,
+    softsign,
+    sqrt,
+    square,
+    subtract,
+    tan,
+    tanh,
+    where,
+)
+from .ops.elementwise import (
+    round_ as round,
+)
+from .ops.indexing import argsort, nonzero, one_hot, scatter_add, sort, take, take_along_axis, topk
+from .ops.linalg import diagonal, dot, einsum, matmul, outer
+from .ops.movement import (
+    astype,
+    broadcast_to,
+    concatenate,
+    contiguous,
+    copy,
+    expand_dims,
+    flatten,
+    flip,
+    pad,
+    permute,
+    repeat,
+    reshape,
+    roll,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    tile,
+    transpose,
+)
+from .ops.network import log_softmax, softmax
+from .ops.random import bernoulli, normal, permutation, randint, seed, uniform
+from .ops.reduce import all_ as all
+from .ops.reduce import any_ as any
+from .ops.reduce import argmax, argmin, cumsum, logsumexp, mean, norm, prod, std, var
+from .ops.reduce import max_ as max
+from .ops.reduce import min_ as min
+from .ops.reduce import sum_ as sum
+from .tape import assign, interop, methods  # noqa: F401  complete Tensor
+from .tape.anomaly import detect_anomaly
+from .tape.create import (
+    empty_cache,
+    full,
+    full_like,
+    memory_stats,
+    ones,
+    ones_like,
+    set_memory_limit,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from .tape.functional import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from .tape.interop import from_dlpack
+from .tape.state import enable_grad, no_grad
+from .tape.tensor import Tensor
+
+__version__ = "0.1.0"

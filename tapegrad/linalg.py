@@ -1,0 +1,5 @@
+"""`tg.linalg`: linear systems and factorisations, batched over leading axes."""
+from .ops.linalg import cholesky, det, diagonal, inv, slogdet, solve
+from .ops.reduce import norm
+
+__all__ = ["cholesky", "det", "diagonal", "inv", "norm", "slogdet", "solve"]

@@ -1,0 +1,138 @@
+"""Writing in place: the recorded exception to "values never change". Every write raises the buffer's version.
+
+A row that saved the old value notices at backward and raises, naming the line of the write.
+"""
+from __future__ import annotations
+
+from ..errors import DtypeError, ShapeError, TapeError
+from ..kernels import elementwise as generator
+from ..kernels.prepare import backend, broadcast
+from ..layouts import Layout
+from ..ops import registry
+from ..ops.registry import Op, elementwise_dtypes
+from .apply import as_tensor, coerce, run_prepared
+from .pool import writes
+from .state import local, order, user_line
+from .tensor import Row, Tensor
+
+
+def written(t: Tensor) -> None:
+    """Note that t's buffer has just been written."""
+    writes[t.buffer.address] = (order(), user_line())
+
+
+def check_writable(t: Tensor, what: str) -> None:
+    """Refuse writes that would change a value without its gradient."""
+    if type(t.node) is Row:
+        raise TapeError(f"{what}: the tensor is the result of a recorded op; writing into it would make its gradient wrong. Write into .detach().copy().")
+    if t.node is not None and local.state.recording:
+        raise TapeError(f"{what}: a leaf that requires a gradient may be written only inside tg.no_grad(), where no gradient is recorded")
+    if 0 in t.layout.strides and t.size > 1 and any(s == 0 and n > 1 for n, s in zip(t.shape, t.strides, strict=True)):
+        raise TapeError(f"{what}: the tensor is broadcast, several elements share one place; write into a .copy()")
+
+
+def copy_(self: Tensor, source) -> Tensor:
+    """Write the values of `source`, broadcast to this shape and converted to this dtype, into this tensor.
+
+    Allowed on tensors without gradient, and on leaves inside `tg.no_grad()`. A backward that needs the old value raises.
+    """
+    check_writable(self, "copy_")
+    source = as_tensor(source, "copy_")
+    if source.node is not None and local.state.recording:
+        raise TapeError("copy_: no gradient can flow through a write; use source.detach(), or compute a new tensor instead")
+    if broadcast("copy_", [source.shape, self.shape]) != self.shape:
+        raise ShapeError(f"copy_: shape {source.shape} does not broadcast to {self.shape}")
+    update((self,), registry.IDENTITY, (source,))
+    return self
+
+
+Tensor.copy_ = copy_  # type: ignore[attr-defined]
+
+
+def write(t: Tensor, key, value) -> None:
+    """`t[key] = value`, for keys that select a view."""
+    from ..ops.indexing import index
+    from ..ops.movement import where_scalar
+    from ..ops.registry import REGISTRY
+
+    check_writable(t, "assignment to a part")
+    value = as_tensor(value, "assignment")
+    keys = key if isinstance(key, tuple) else (key,)
+    arrays = [k for k in keys if k is not None and k is not Ellipsis and not isinstance(k, slice) and getattr(k, "shape", ()) or isinstance(k, list)]
+    if not arrays:
+        index(t.detach(), key).copy_(value)
+        written(t)
+        return
+    if len(keys) == 1 and as_tensor(keys[0], "assignment").dtype.kind == "b":
+        mask = as_tensor(keys[0], "assignment")
+        if mask.ndim <= t.ndim and value.size == 1:
+            mask = REGISTRY["reshape"](mask, mask.shape + (1,) * (t.ndim - mask.ndim))
+            copy_(t, REGISTRY["where"](mask, where_scalar(value), t.detach()).astype(t.dtype))
+            return
+    positions = index(REGISTRY["arange"](t.size).reshape(t.shape), key)
+    scatter_into(t, positions, value)
+
+
+def scatter_into(t: Tensor, positions: Tensor, value: Tensor) -> None:
+    """Write values at flat positions; of positions named twice, the last value stays, as in NumPy."""
+    import numpy as np
+
+    from .apply import host_array
+
+    if broadcast("assignment", [value.shape, positions.shape]) != positions.shape:
+        raise ShapeError(f"assignment: value of shape {value.shape} does not broadcast to {positions.shape}")
+    target = host_array(t)
+    target[np.unravel_index(host_array(positions), t.shape)] = host_array(value)
+    written(t)
+
+
+_updates: dict[tuple, object] = {}
+
+
+def update(targets: tuple[Tensor, ...], op: Op, inputs: tuple) -> None:
+    """Run an elementwise op and write its results into `targets`: how optimizers change parameters and their state.
+
+    The op reads its inputs, one of which may be a target, before it writes: element by element the old values are used.
+    """
+    for t in inputs:
+        if type(t) is not Tensor:
+            inputs = coerce(op, inputs)
+            break
+    key = (op, tuple(t.layout for t in inputs), tuple(t.layout for t in targets))
+    prepared = _updates.get(key)
+    if prepared is None:
+        prepared = _updates[key] = _prepare(op, *key[1:])
+        if len(_updates) > 4096:
+            _updates.clear()
+    inputs = tuple(_apart(t, targets) for t in inputs)
+    run_prepared(op, prepared, inputs, targets)  # type: ignore[arg-type]
+    for t in targets:
+        written(t)
+
+
+def _apart(t: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+    """t, or a copy where it overlaps a target without being the very same elements."""
+    for target in targets:
+        if t.buffer is target.buffer and (t.address != target.address or t.layout is not target.layout):
+            from .apply import contiguous_copy
+
+            return contiguous_copy(t)
+    return t
+
+
+def _prepare(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]):
+    from ..kernels.prepare import Prepared
+
+    if outs[0].device != "cpu":
+        made = backend(outs[0].device).prepare(op, ins, {})
+        if made.outs != outs:
+            raise DtypeError(f"{op.name}: cannot write {made.outs} into {outs}")
+        return made
+    compute, _ = elementwise_dtypes(op, tuple(x.dtype for x in ins))
+    if op is registry.IDENTITY:
+        compute = outs[0].dtype
+    if outs[0].size == 0:
+        return Prepared(outs, ())
+    return Prepared(outs, generator.steps(op.expression(), ins, outs, compute, truths=op.truths))
+
+

@@ -1,0 +1,200 @@
+"""Tensors from data, and tensors of known content."""
+from __future__ import annotations
+
+import ctypes
+import math
+import operator
+
+import numpy as np
+
+from ..dtypes import DEFAULT, DType, as_dtype, bool_, int64
+from ..errors import DtypeError, OutOfMemory, ShapeError
+from ..layouts import layout
+from .apply import constant, empty, host_array
+from .pool import POOL
+from .state import local
+from .tensor import Leaf, Tensor
+
+
+def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of `data`: a number, nested lists, a NumPy array, a tensor, or anything with DLPack.
+
+    dtype: as `data` has it; Python floats become float32, Python integers int64.
+    Raises DtypeError where the data is not numeric, ShapeError where nested lists are ragged.
+
+    >>> tensor([[1.0, 2.0], [3.0, 4.0]]).shape
+    (2, 2)
+    """
+    wanted = None if dtype is None else as_dtype(dtype)
+    array = _as_array(data)
+    found = wanted or (DEFAULT if _from_python_floats(data, array) else _supported(array))
+    made = from_array(array, found, device or (data.device if type(data) is Tensor else "cpu"))
+    if requires_grad:
+        made.requires_grad = True
+    return made
+
+
+def _as_array(data) -> np.ndarray:
+    if type(data) is Tensor:
+        return host_array(data)
+    if isinstance(data, np.ndarray | bool | int | float):
+        try:
+            return np.asarray(data)
+        except OverflowError:
+            raise DtypeError(f"tensor: the integer {data!r} does not fit in int64") from None
+    if not isinstance(data, list | tuple) and hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
+        return np.from_dlpack(data)
+    try:
+        return np.asarray(_lists(data))
+    except ValueError as error:
+        raise ShapeError(f"tensor: the nested lists are ragged or hold something that is not a number ({error})") from None
+
+
+def _lists(data):
+    """Tensors inside nested lists as arrays."""
+    if type(data) is Tensor:
+        return host_array(data)
+    return [_lists(d) for d in data] if isinstance(data, list | tuple) else data
+
+
+def _from_python_floats(data, array: np.ndarray) -> bool:
+    """True where the data is Python numbers that NumPy made float64 of."""
+    if array.dtype != np.float64 or isinstance(data, np.ndarray | np.generic) or type(data) is Tensor:
+        return False
+    while isinstance(data, list | tuple):
+        if not data:
+            return True
+        data = data[0]
+    return isinstance(data, bool | int | float) and not isinstance(data, np.generic)
+
+
+def _supported(array: np.ndarray) -> DType:
+    kind = array.dtype.kind
+    if kind in "iu" and array.dtype.name not in ("uint8", "int32", "int64"):
+        if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+            raise DtypeError("tensor: a uint64 value does not fit in int64; convert the data first")
+        return int64
+    if array.dtype == np.float16:
+        return DEFAULT
+    if array.dtype.name not in ("float32", "float64", "int32", "int64", "uint8", "bool"):
+        raise DtypeError(
+            f"tensor: data of dtype {array.dtype} cannot be taken; tapegrad has float32, float64, int32, int64, uint8 and bool. Convert it first."
+        )
+    return as_dtype(array.dtype)
+
+
+def from_array(array: np.ndarray, dtype: DType, device: str = "cpu") -> Tensor:
+    """A tensor with a copy of an array's elements."""
+    if array.dtype.kind not in "fiub":
+        _supported(array)
+    made = empty(layout(array.shape, dtype, None, device), "tensor")
+    if array.size:
+        np.copyto(host_array(made), array, casting="unsafe")
+    return made
+
+
+def checked_shape(shape, op_name: str) -> tuple[int, ...]:
+    """A shape as a tuple of non-negative ints whose elements can be addressed."""
+    if not isinstance(shape, tuple | list):
+        shape = (shape,)
+    try:
+        shape = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        raise DtypeError(f"{op_name}: a shape is made of integers, not {shape!r}") from None
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"{op_name}: shape {shape} has a negative length")
+    if math.prod(shape) * 8 >= 1 << 63 or any(n >= 1 << 62 for n in shape):
+        raise OutOfMemory(f"{op_name}: shape {shape} has more elements than any memory. Check the order of the arguments.")
+    return shape
+
+
+def full(shape, fill_value, dtype=None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """A tensor of that shape with every element `fill_value`.
+
+    >>> full((2,), 7)
+    tensor([7, 7])
+    """
+    shape = checked_shape(shape, "full")
+    if dtype is None:
+        dtype = bool_ if isinstance(fill_value, bool) else int64 if isinstance(fill_value, int) else DEFAULT
+    made = _fill(shape, fill_value, as_dtype(dtype), device)
+    if requires_grad:
+        made.requires_grad = True
+    return made
+
+
+def _fill(shape: tuple[int, ...], value, dtype: DType, device: str) -> Tensor:
+    from ..ops.creation import full as fill
+
+    state = local.state
+    before, state.recording = state.recording, False
+    try:
+        return fill(constant(value, dtype, device), shape)
+    finally:
+        state.recording = before
+
+
+def zeros(shape, dtype=None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros, float32 unless said otherwise.
+
+    >>> zeros((2, 2)).tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
+    """
+    return full(checked_shape(shape, "zeros"), 0.0, dtype or DEFAULT, device, requires_grad)
+
+
+def ones(shape, dtype=None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """A tensor of ones, float32 unless said otherwise.
+
+    >>> ones(3)
+    tensor([1., 1., 1.])
+    """
+    return full(checked_shape(shape, "ones"), 1.0, dtype or DEFAULT, device, requires_grad)
+
+
+def zeros_like(x: Tensor, dtype=None) -> Tensor:
+    """Zeros of the shape, dtype and device of x."""
+    return zeros(x.shape, dtype or x.dtype, x.device)
+
+
+def ones_like(x: Tensor, dtype=None) -> Tensor:
+    """Ones of the shape, dtype and device of x."""
+    return ones(x.shape, dtype or x.dtype, x.device)
+
+
+def full_like(x: Tensor, fill_value, dtype=None) -> Tensor:
+    """A tensor of the shape, dtype and device of x with every element `fill_value`."""
+    return full(x.shape, fill_value, dtype or x.dtype, x.device)
+
+
+def memory_stats() -> dict[str, int]:
+    """Bytes reserved and free in the buffer pool, their peak, the limit, and how many blocks were ever made.
+
+    >>> sorted(memory_stats())
+    ['allocations', 'free', 'limit', 'peak', 'reserved']
+    """
+    return POOL.stats()
+
+
+def set_memory_limit(nbytes: int) -> None:
+    """Bound the bytes of all tensors together; beyond it OutOfMemory is raised."""
+    if not isinstance(nbytes, int) or isinstance(nbytes, bool) or nbytes <= 0:
+        raise ShapeError(f"set_memory_limit: {nbytes!r} is not a number of bytes; give a whole number above 0")
+    POOL.limit = nbytes
+
+
+def empty_cache() -> None:
+    """Give the pool's free large blocks back to the system."""
+    POOL.trim()
+
+
+def parameter(data) -> Tensor:
+    """A leaf that requires a gradient, on a copy of the data."""
+    made = tensor(data)
+    made.node = Leaf()
+    return made
+
+
+def copy_bytes(t: Tensor) -> bytes:
+    """The elements of a contiguous tensor as bytes."""
+    return ctypes.string_at(t.address, t.nbytes)

@@ -1,0 +1,150 @@
+"""Where tensors meet the rest: NumPy, DLPack, printing, devices."""
+from __future__ import annotations
+
+import numpy as np
+
+from ..dtypes import as_dtype
+from ..errors import DtypeError, ShapeError, TapeError
+from ..kernels.prepare import backend
+from ..layouts import layout
+from ..ops.registry import REGISTRY
+from .apply import as_tensor, empty, host_array
+from .tensor import Tensor
+
+
+def numpy(self: Tensor) -> np.ndarray:
+    """A NumPy array with a copy of the elements."""
+    return host_array(self).copy()
+
+
+def item(self: Tensor):
+    """The one element as a Python number."""
+    if self.size != 1:
+        raise ShapeError(f"item: the tensor has {self.size} elements, shape {self.shape}; only one element is a number. Use .tolist() or .numpy()")
+    return host_array(self).item()
+
+
+def tolist(self: Tensor):
+    """The elements as nested lists of Python numbers."""
+    return host_array(self).tolist()
+
+
+def array(self: Tensor, dtype=None, copy=None) -> np.ndarray:
+    """`np.asarray(t)`: a copy, since the buffer goes back to the pool when the tensor goes."""
+    if copy is False:
+        raise ValueError("a tapegrad tensor cannot be viewed as a NumPy array without a copy; use np.from_dlpack(t) for a view that keeps it alive")
+    made = numpy(self)
+    return made if dtype is None else made.astype(dtype, copy=False)
+
+
+UFUNCS = {
+    np.add: "add", np.subtract: "subtract", np.multiply: "multiply", np.divide: "divide", np.floor_divide: "floor_divide",
+    np.remainder: "remainder", np.power: "power", np.float_power: "power", np.matmul: "matmul", np.rint: "round", np.absolute: "abs",
+}
+
+
+def array_ufunc(self: Tensor, ufunc, method: str, *inputs, **kwargs):
+    """`numpy_array * tensor` and `np.sin(tensor)` are tensors, with gradients."""
+    op = REGISTRY.get(UFUNCS.get(ufunc, ufunc.__name__))
+    if method != "__call__" or op is None or kwargs:
+        raise DtypeError(
+            f"np.{ufunc.__name__} with method {method!r} and arguments {sorted(kwargs)} has no tapegrad op; "
+            "use the functions of tapegrad, or convert with .numpy() where no gradient is needed"
+        )
+    return op(*(as_tensor(x, op.name) if isinstance(x, np.ndarray | np.generic) else x for x in inputs))
+
+
+def dlpack(self: Tensor, **kwargs):
+    """A DLPack capsule of the elements, without a copy. The consumer keeps the buffer alive."""
+    if self.requires_grad:
+        raise TapeError("__dlpack__: the tensor requires a gradient, which the consumer could not follow; pass t.detach()")
+    return _Exported(self).array.__dlpack__(**kwargs)
+
+
+def dlpack_device(self: Tensor) -> tuple[int, int]:
+    """DLPack's name of the device: the CPU."""
+    return 1, 0
+
+
+class _Exported:
+    """A NumPy view of a tensor that keeps the tensor's buffer alive for as long as the view lives."""
+
+    def __init__(self, t: Tensor):
+        self.tensor = t
+        x = t.layout
+        item = x.dtype.itemsize
+        self.__array_interface__ = {
+            "version": 3, "shape": x.shape, "typestr": x.dtype.numpy.str, "data": (t.address if x.size else 0, False),
+            "strides": tuple(s * item for s in x.strides),
+        }
+        self.array = np.asarray(self)
+
+
+def from_dlpack(x, device=None) -> Tensor:
+    """A tensor with a copy of the elements of anything that speaks DLPack: NumPy, PyTorch, JAX, CuPy on the host.
+
+    >>> import numpy as np
+    >>> import tapegrad as tg
+    >>> tg.from_dlpack(np.arange(3))
+    tensor([0, 1, 2])
+    """
+    from .create import tensor
+
+    if not hasattr(x, "__dlpack__"):
+        raise DtypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__ method; use tg.tensor for other data")
+    return tensor(np.from_dlpack(x), device=device)
+
+
+def to(self: Tensor, target) -> Tensor:
+    """The tensor on another device ("cpu", "reference"), or in another dtype. Gradients do not follow across devices."""
+    if target in ("cpu", "reference") or isinstance(target, str) and target.partition(":")[0] in ("cuda", "gpu"):
+        if target == self.device:
+            return self
+        backend(target)
+        if type(self.node).__name__ == "Row":
+            raise TapeError("to: gradients do not flow between devices; use .detach() first")
+        made = empty(layout(self.shape, self.dtype, None, target), "to")
+        if self.size:
+            np.copyto(host_array(made), host_array(self))
+        if self.requires_grad:
+            made.requires_grad = True
+        return made
+    return REGISTRY["astype"](self, as_dtype(target))
+
+
+def text(self: Tensor) -> str:
+    """Like NumPy's repr, with dtype where it is not the default, and what the gradient knows."""
+    body = np.array2string(host_array(self), separator=", ", prefix="tensor(", threshold=1000)
+    notes = []
+    if self.size == 0:
+        notes.append(f"shape={self.shape}")
+    if self.dtype.name not in ("float32", "int64", "bool") or self.size == 0:
+        notes.append(f"dtype={self.dtype.name}")
+    if self.device != "cpu":
+        notes.append(f"device={self.device!r}")
+    if type(self.node).__name__ == "Row":
+        notes.append(f"op={self.node.op.name}")
+    elif self.node is not None:
+        notes.append("requires_grad=True")
+    return f"tensor({', '.join([body, *notes])})"
+
+
+def html(self: Tensor) -> str:
+    """For notebooks: the text, then shape and dtype."""
+    import html as escaping
+
+    return f"<pre>{escaping.escape(text(self))}</pre><small>shape {self.shape}, {self.dtype.name}, {self.device}</small>"
+
+
+def formatted(self: Tensor, spec: str) -> str:
+    """f"{loss:.3f}" formats a tensor of one element as its number."""
+    if not spec:
+        return text(self)
+    return format(item(self), spec)
+
+
+for _name, _method in {
+    "numpy": numpy, "item": item, "tolist": tolist, "__array__": array, "__array_ufunc__": array_ufunc, "__dlpack__": dlpack,
+    "__dlpack_device__": dlpack_device, "to": to, "__repr__": text, "_repr_html_": html, "__format__": formatted,
+}.items():
+    setattr(Tensor, _name, _method)

@@ -1,0 +1,89 @@
+"""What one thread's tape knows: whether it records, and the order number of the next row."""
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+# One counter for rows and in-place writes of all threads: a saved value is stale when it was written after its row.
+order = itertools.count(1).__next__
+
+
+class State:
+    """The tape of one thread."""
+
+    __slots__ = ("anomaly", "recording", "thread")
+
+    def __init__(self):
+        self.recording = True
+        self.anomaly = False
+        self.thread = threading.current_thread().name
+
+
+class _Local(threading.local):
+    def __init__(self):
+        self.state = State()
+
+
+local = _Local()
+
+
+class recording:
+    """Switches recording on or off inside a `with` block, or around a function."""
+
+    def __init__(self, on: bool):
+        self.on = on
+        self.before: list[bool] = []
+
+    def __enter__(self):
+        state = local.state
+        self.before.append(state.recording)
+        state.recording = self.on
+
+    def __exit__(self, *_):
+        local.state.recording = self.before.pop()
+
+    def __call__(self, fn):
+        import functools
+
+        @functools.wraps(fn)
+        def wrapped(*args, **kwargs):
+            with recording(self.on):
+                return fn(*args, **kwargs)
+
+        return wrapped
+
+
+def no_grad() -> recording:
+    """Nothing is recorded inside: `with tg.no_grad(): …`, or `@tg.no_grad()` on a function.
+
+    >>> import tapegrad as tg
+    >>> x = tg.tensor([1.0], requires_grad=True)
+    >>> with tg.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+    return recording(False)
+
+
+def enable_grad() -> recording:
+    """Records inside a `no_grad` block."""
+    return recording(True)
+
+
+def user_line() -> str:
+    """File, line and text of the user's code that led here: the innermost frame outside this package."""
+    import linecache
+
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    if frame is None:
+        return "an unknown line"
+    name, number = frame.f_code.co_filename, frame.f_lineno
+    source = linecache.getline(name, number).strip()
+    return f"{name}:{number}" + (f" ({source})" if source else "")

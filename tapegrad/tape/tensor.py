@@ -1,0 +1,182 @@
+"""Tensor: a value on a buffer, and where it came from.
+
+Map of the tape: `tensor.py` holds Tensor, Leaf and Row; `apply.py` runs ops and records rows; `reverse.py` walks rows
+backwards; `functional.py` builds grad, vjp, jvp and the rest on it; `pool.py` owns memory; `interop.py` meets NumPy,
+DLPack and the terminal; `methods.py` hangs the registry's ops on Tensor.
+
+Ownership: a tensor holds its row, a row holds its parents' rows and the values its adjoint reads. Nothing points forward,
+so there are no cycles, and dropping the last tensor of a computation frees rows and buffers at once.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from ..dtypes import DType
+from ..errors import TapeError
+from ..layouts import Layout
+from .pool import Buffer
+
+
+class Leaf:
+    """What makes a tensor differentiable without a row: the place where its gradient is collected."""
+
+    __slots__ = ("grad",)
+
+    def __init__(self):
+        self.grad: Tensor | None = None
+
+
+class Row:
+    """One recorded operation.
+
+    `parents[i]` is the Row or Leaf that input i came from, or None; `inputs[i]` the input tensor where the adjoint reads
+    it, else its layout. `output` is the result's (buffer, address, layout) where the adjoint reads that. `released` rows
+    have given their values back.
+    """
+
+    __slots__ = ("attrs", "indices", "inputs", "line", "number", "op", "output", "parents", "state")
+
+    def __init__(self, op, parents, inputs, attrs, number, state):
+        self.op = op
+        self.parents = parents
+        self.inputs = inputs
+        self.attrs = attrs
+        self.number = number
+        self.state = state
+        self.indices: tuple[int, ...] | None = None  # which output of its row each parent is, where not always the first
+        self.output: Any = None
+        self.line: str | None = None
+
+
+class Tensor:
+    """An n-dimensional array that ops are recorded on. Made by `tg.tensor`, `tg.zeros` and the like, and by ops.
+
+    >>> import tapegrad as tg
+    >>> x = tg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> y = (x * x).sum()
+    >>> y.backward()
+    >>> x.grad
+    tensor([2., 4., 6.])
+    """
+
+    __slots__ = ("__weakref__", "address", "buffer", "index", "layout", "node")
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+
+    def __init__(self, buffer: Buffer, address: int, layout: Layout, node=None, index: int = 0):
+        self.buffer = buffer
+        self.address = address
+        self.layout = layout
+        self.node = node
+        self.index = index
+
+    # what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self.layout.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.layout.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.layout.size
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of the elements."""
+        return self.layout.nbytes
+
+    @property
+    def device(self) -> str:
+        """Where the tensor lives: "cpu", or "reference" for the slow NumPy backend."""
+        return self.layout.device
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The step of each axis, in elements."""
+        return self.layout.strides
+
+    def is_contiguous(self) -> bool:
+        """True where the elements lie in C order without gaps."""
+        return self.layout.contiguous
+
+    # where it came from
+
+    @property
+    def is_leaf(self) -> bool:
+        """True where no recorded op made it."""
+        return type(self.node) is not Row
+
+    @property
+    def requires_grad(self) -> bool:
+        """True where gradients flow to it. Can be set on leaves of floating dtype."""
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, on: bool) -> None:
+        if type(self.node) is Row:
+            if on:
+                return
+            raise TapeError("requires_grad: this tensor is the result of an op; only leaves can be switched off. Use .detach().")
+        if on and not self.dtype.is_float:
+            raise TapeError(f"requires_grad: only floating tensors have gradients, this one is {self.dtype.name}. Use .astype(tg.float32).")
+        if on and self.node is None:
+            self.node = Leaf()
+        elif not on:
+            self.node = None
+
+    def requires_grad_(self, on: bool = True) -> Tensor:
+        """Set `requires_grad` and return the tensor."""
+        self.requires_grad = on
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward()` collected in this leaf; None before, and for tensors that are no leaves."""
+        return self.node.grad if type(self.node) is Leaf else None
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if type(self.node) is not Leaf:
+            raise TapeError("grad: only leaves with requires_grad=True have a gradient to set")
+        if value is not None and (type(value) is not Tensor or value.shape != self.shape or value.dtype is not self.dtype):
+            raise TapeError(f"grad: wanted a tensor of shape {self.shape} and dtype {self.dtype.name}, or None")
+        self.node.grad = value
+
+    def detach(self) -> Tensor:
+        """The same value, on the same buffer, that no gradient flows through."""
+        return Tensor(self.buffer, self.address, self.layout)
+
+    def backward(self, gradient=None, retain_graph: bool = False) -> None:
+        """Collect the gradients of this tensor in the `.grad` of every leaf it came from.
+
+        gradient: the gradient of this tensor, of its shape; may be left out where it has one element.
+        retain_graph: keep the recorded values, so that backward can run through them again.
+        Raises TapeError where nothing was recorded, on a second call, and where a saved value was overwritten.
+        """
+        from .reverse import backward
+
+        backward(self, gradient, retain_graph)
+
+    def __reduce__(self):
+        from .create import tensor
+
+        return tensor, (self.numpy(), None, None, self.requires_grad and self.is_leaf)
+
+    def __deepcopy__(self, memo):
+        if not self.is_leaf:
+            raise TapeError("deepcopy: this tensor is the result of recorded ops; copy its .detach() instead")
+        fn, args = self.__reduce__()
+        copied = memo[id(self)] = fn(*args)
+        return copied
