@@ -16,6 +16,7 @@ from ..ops.registry import Op, elementwise_dtypes
 from . import elementwise as generator
 from .builders import BUILDERS
 from .launch import Step
+from .run import Ready
 
 
 @dataclass(slots=True)
@@ -27,6 +28,7 @@ class Prepared:
     copies: tuple[int, ...] = ()
     run: Callable | None = None  # a backend that does not go through steps: run(op, ins, outs, addresses)
     offset: int = 0  # of a view: first element, relative to the input's
+    ready: tuple[Ready, ...] | None = None  # the steps as callables, made at the first run
 
 
 def broadcast(op_name: str, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

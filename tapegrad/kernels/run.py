@@ -9,6 +9,7 @@ import ctypes
 import os
 import struct
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -74,24 +75,41 @@ def pieces(step: Step) -> int:
     return max(1, min(get_num_threads(), step.extent // step.grain))
 
 
-def run_step(step: Step, addresses: list[int], workspace) -> int:
-    """Run one step on operands at `addresses`; the status. `workspace(nbytes)` gives the address of scratch memory."""
-    count = pieces(step)
-    places = [addresses[i] for i in step.operands]
-    static = words(len(step.static)).pack(*step.static)
-    bounds = [step.extent * i // count for i in range(count + 1)]
-    scratch = workspace(step.workspace * count) if step.workspace else 0
-    calls = []
-    for i in range(count):
-        pointers = [*places, scratch + i * step.workspace] if step.workspace else places
-        calls.append((words(len(pointers)).pack(*pointers) + static, bounds[i], bounds[i + 1]))
-    kernel = function(step.address, False)
-    if count == 1:
-        return kernel(*calls[0])
-    executor = _workers(count - 1)
-    futures = [executor.submit(kernel, *c) for c in calls[1:]]
-    statuses = [kernel(*calls[0]), *(f.result() for f in futures)]
-    return next((s for s in statuses if s != OK), OK)
+class Ready:
+    """A step with its static words packed and its kernel at hand."""
+
+    __slots__ = ("kernel", "operands", "pack", "splits", "static", "step")
+
+    def __init__(self, step: Step):
+        self.step = step
+        self.operands = step.operands
+        self.pack = words(len(step.operands) + (step.workspace > 0)).pack
+        self.static = words(len(step.static)).pack(*step.static)
+        self.kernel = function(step.address, False)
+        self.splits = step.grain > 0 and step.extent >= 2 * step.grain
+
+    def run(self, addresses: list[int], workspace: Callable[[int], int]) -> int:
+        """Run on operands at `addresses`; the status. `workspace(nbytes)` gives the address of scratch memory."""
+        step = self.step
+        places = [addresses[i] for i in self.operands]
+        if self.splits and (count := pieces(step)) > 1:
+            return self.split(count, places, workspace)
+        if step.workspace:
+            places.append(workspace(step.workspace))
+        return self.kernel(self.pack(*places) + self.static, 0, step.extent)
+
+    def split(self, count: int, places: list[int], workspace: Callable[[int], int]) -> int:
+        step = self.step
+        bounds = [step.extent * i // count for i in range(count + 1)]
+        scratch = workspace(step.workspace * count) if step.workspace else 0
+        calls = []
+        for i in range(count):
+            pointers = [*places, scratch + i * step.workspace] if step.workspace else places
+            calls.append((self.pack(*pointers) + self.static, bounds[i], bounds[i + 1]))
+        executor = _workers(count - 1)
+        futures = [executor.submit(self.kernel, *c) for c in calls[1:]]
+        statuses = [self.kernel(*calls[0]), *(f.result() for f in futures)]
+        return next((s for s in statuses if s != OK), OK)
 
 
 def _after_fork() -> None:

@@ -164,14 +164,16 @@ def run_prepared(op: Op, prepared: Prepared, inputs: tuple[Tensor, ...], results
     if prepared.run is not None:
         prepared.run(op, [t.layout for t in inputs], [t.layout for t in results], addresses)
         return
+    if prepared.ready is None:
+        prepared.ready = tuple([run.Ready(step) for step in prepared.steps])
     scratch: list[Buffer] = []
 
     def workspace(nbytes: int) -> int:
         scratch.append(allocate(nbytes, f"scratch memory of {op.name}"))
         return scratch[-1].address
 
-    for step in prepared.steps:
-        status = run.run_step(step, addresses, workspace)
+    for step in prepared.ready:
+        status = step.run(addresses, workspace)
         if status:
             fail(op, status)
 
