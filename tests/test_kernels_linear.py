@@ -145,16 +145,18 @@ def stack_of(rng, lead, n, dtype):
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
 def test_linear_solvers(dtype, n, lead):
     rng = np.random.default_rng(n)
-    a = stack_of(rng, lead, n, dtype)[..., ::-1, :]  # rows reversed, so that pivoting has something to do
+    order = rng.permutation(n)  # of the rows, so that pivoting has something to do, in an order that matters
+    ordered = stack_of(rng, lead, n, dtype)
+    a = ordered[..., order, :]
     triangle = np.tril(np.ones((n, n), bool))
     for k, pieces in ((1, 1), (3, 4)):
         b = rng.standard_normal((*lead, n, k)).astype(dtype)
         close(run("solve", [a, b], [(b.shape, dtype)], pieces=pieces), np.linalg.solve(a.astype(float), b.astype(float)), dtype, 10)
         for lower, transpose in itertools.product((True, False), repeat=2):
             keep = triangle if lower else triangle.T
-            part = np.where(keep, a[..., ::-1, :], 0).astype(float)
+            part = np.where(keep, ordered, 0).astype(float)
             want = np.linalg.solve(part.swapaxes(-1, -2) if transpose else part, b.astype(float))
-            half = np.where(keep, a[..., ::-1, :], np.nan).astype(dtype)  # the other half must not be read
+            half = np.where(keep, ordered, np.nan).astype(dtype)  # the other half must not be read
             got = run("triangular_solve", [half, b], [(b.shape, dtype)], {"lower": lower, "transpose": transpose}, pieces)
             close(got, want, dtype, 10)
 
@@ -340,6 +342,15 @@ def test_max_pool(dtype, pool):
     want = naive_max(x, kernel, stride, padding, dilation)
     for pieces in (1, 4):
         np.testing.assert_array_equal(run("max_pool2d_index", [x], [(want.shape, "int64")], attrs, pieces), want)
+
+
+def test_max_pool_of_padding_alone_finds_nothing():
+    attrs = {"kernel": (2, 2), "stride": (2, 2), "padding": ((2, 2), (2, 2)), "dilation": (1, 1)}
+    for kernel in ((2, 2), (2, 9)):
+        x = np.ones((1, 1, 4, 12), np.float32)
+        shape = windows((4, 12), kernel, (2, 2), ((2, 2), (2, 2)), (1, 1))
+        got = run("max_pool2d_index", [x], [((1, 1, *shape), "int64")], {**attrs, "kernel": kernel})[0, 0]
+        assert (got[0] == -1).all() and (got[-1] == -1).all() and got.max() >= 24
 
 
 def naive_mean(x, kernel, stride, padding, count_include_pad):

@@ -9,7 +9,7 @@ import numpy as np
 from ..dtypes import DEFAULT, as_dtype, bool_, int64, promote
 from ..errors import ShapeError
 from .movement import astype
-from .registry import composite, primitive
+from .registry import Tensor, composite, primitive
 
 
 @primitive(public=False, differentiable=False)

@@ -10,7 +10,7 @@ from ..dtypes import DEFAULT, as_dtype, bool_, int64
 from ..errors import DtypeError, IndexOutOfRange, ShapeError
 from .axes import one_axis
 from .movement import astype, broadcast_to, permute, reshape, slice_view
-from .registry import composite, primitive
+from .registry import Tensor, composite, primitive
 
 
 def integers(x, op_name: str, argument: str):

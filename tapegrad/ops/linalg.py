@@ -11,7 +11,7 @@ from .creation import eye, tril
 from .elementwise import exp, multiply
 from .movement import astype, broadcast_to, expand_dims, permute, reshape, swapaxes
 from .reduce import sum_
-from .registry import composite, primitive
+from .registry import Tensor, composite, primitive
 
 
 def _same_dtype(a, b):

@@ -11,7 +11,7 @@ from ..errors import DtypeError, ShapeError
 from ..layouts import row_major
 from .axes import many_axes, one_axis
 from .elementwise import identity_copy
-from .registry import composite, elementwise, primitive, run_with, view
+from .registry import Tensor, composite, elementwise, primitive, run_with, view
 
 
 def _shape_argument(shape: tuple, op_name: str) -> tuple[int, ...]:

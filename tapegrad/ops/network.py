@@ -13,7 +13,7 @@ from .indexing import integers, take, take_along_kernel
 from .movement import astype, expand_dims, reshape, squeeze
 from .random import bernoulli
 from .reduce import sum_ as sum_over
-from .registry import composite, primitive
+from .registry import Tensor, composite, primitive
 
 
 def floating(x):

@@ -11,7 +11,7 @@ from ..dtypes import DEFAULT, as_dtype, bool_, int64
 from ..errors import DtypeError, ShapeError
 from .indexing import take
 from .movement import astype
-from .registry import composite, primitive
+from .registry import Tensor, composite, primitive
 
 SEED_BITS = 63
 

@@ -10,7 +10,7 @@ from ..errors import ShapeError
 from .axes import many_axes, one_axis
 from .elementwise import equal, exp, multiply, where
 from .movement import astype, broadcast_to, flip, pad, permute, reshape
-from .registry import composite, elementwise, primitive
+from .registry import Tensor, composite, elementwise, primitive
 
 _AXES = [dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=(0, 2))), dict(shapes=((3, 4),), attrs=dict(axis=-1, keepdims=True)),
          dict(shapes=((2, 3, 4),), attrs=dict(axis=1))]

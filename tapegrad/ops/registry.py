@@ -23,6 +23,8 @@ from .reader import Unreadable, read
 
 REGISTRY: dict[str, Op] = {}
 
+Tensor = Any  # definitions annotate their tensor arguments with this name; the tape turns what it marks into tensors
+
 _interpreter: Any = None
 
 

@@ -19,6 +19,10 @@ LOG2_P = (1.4426950216293335, -0.7213472723960876, 0.48090463876724243, -0.36070
 # log10(1 + f) = f p(f), to 2^-25.1
 LOG10_P = (0.4342944920063019, -0.2171471118927002, 0.14476130902767181, -0.10858554393053055, 0.08705675601959229,
            -0.07216550409793854, 0.058244142681360245, -0.053966276347637177, 0.07481066137552261, -0.06385861337184906)
+# log(1 + f) = 2 artanh s = 2s + s³ p(s²), s = f / (2 + f), in float64, to 2^-58.6
+ARTANH_P = (0.666666666666671, 0.39999999999540176, 0.2857142871940593, 0.22222200598972858, 0.18183471470532042,
+            0.15316183457129443, 0.14776544798651292)
+LN2_EXACT, LN2_REST = 0.6931471803691238, 1.9082149292705877e-10  # k times the first is exact
 LOG10_2_HIGH, LOG10_2_LOW = 0.3010299801826477, 1.5481331772093654e-08
 # log2(1 + f) = f p(f) in float64, to 2^-33.2: times any exponent that does not overflow, 2^-26 absolute
 POW_P = (1.4426950409392885, -0.7213475252139652, 0.4808983207402307, -0.3606728005000832, 0.2885406428730858,
@@ -71,9 +75,22 @@ def _logarithm(e: Emitter, x: Value, value: Callable[[Value, Value], Value]) -> 
     return e.unlikely(not_positive_normal(e, x), value(e.cast(k, x.type), f), slow)
 
 
-@function("log", double="log")
+def _log_f64(e: Emitter, k: Value, f: Value, more: Value | None = None) -> Value:
+    """log(2^k (1 + f)) + more in float64, summed as in FreeBSD's e_log.c."""
+    square = e.mul(e.mul(f, f), e.const(0.5, f.type))
+    s = e.div(f, e.add(f, e.const(2.0, f.type)))
+    z = e.mul(s, s)
+    p = e.fma(z, horner(e, z, ARTANH_P), square)
+    low = e.const(LN2_REST, f.type)
+    low = e.fma(s, p, e.mul(k, low) if more is None else e.fma(k, low, more))
+    return e.fma(k, e.const(LN2_EXACT, f.type), e.sub(f, e.sub(square, low)))
+
+
+@function("log")
 def log(e: Emitter, x: Value) -> Value:
     def value(k: Value, f: Value) -> Value:
+        if x.type == "f64":
+            return _log_f64(e, k, f)
         p = e.fma(horner(e, f, LOG_P), f, e.const(-0.5, x.type))
         return e.fma(k, e.const(LN2, x.type), e.fma(e.mul(f, f), p, f))
 
@@ -94,8 +111,7 @@ def log10(e: Emitter, x: Value) -> Value:
     return _logarithm(e, x, value)
 
 
-@function("log1p", double="log1p")
-def log1p(e: Emitter, x: Value) -> Value:
+def _log1p_f32(e: Emitter, x: Value) -> Value:
     """1 + x = 2^k (1 + f) with f = 2^-k x + (2^-k - 1), so that what x loses in 1 + x is not lost.
 
     The reduction is that of N. Juffa's log1pf; f is in [-1/4, 1/2].
@@ -108,13 +124,28 @@ def log1p(e: Emitter, x: Value) -> Value:
     f = e.add(e.bitcast(e.sub(i, whole), x.type), e.fma(four, e.const(0.25, x.type), e.neg(one)))
     k = e.cast(e.ashr(whole, e.const(F32.mantissa, "i32")), x.type)
     p = e.fma(horner(e, f, LOG1P_P), f, e.const(-0.5, x.type))
-    y = e.copysign(e.fma(k, e.const(LN2, x.type), e.fma(e.mul(f, f), p, f)), x)
+    return e.fma(k, e.const(LN2, x.type), e.fma(e.mul(f, f), p, f))
+
+
+def _log1p_f64(e: Emitter, x: Value) -> Value:
+    """log u + c / u with u + c = 1 + x exactly, as in FreeBSD's s_log1p.c."""
+    one = e.const(1.0, x.type)
+    u = e.add(x, one)
+    c = e.select(e.compare("lt", x, one), e.sub(x, e.sub(u, one)), e.sub(one, e.sub(u, x)))
+    k, f = split(e, u)
+    return _log_f64(e, e.cast(k, x.type), f, e.div(c, u))
+
+
+@function("log1p")
+def log1p(e: Emitter, x: Value) -> Value:
+    minus_one = e.const(-1.0, x.type)
+    y = e.copysign(_log1p_f32(e, x) if x.type == "f32" else _log1p_f64(e, x), x)
 
     def slow() -> Value:  # infinity and NaN stand
-        low = e.select(e.compare("lt", x, e.neg(one)), e.const(float("nan"), x.type), x)
-        return e.select(e.compare("eq", x, e.neg(one)), e.const(float("-inf"), x.type), low)
+        low = e.select(e.compare("lt", x, minus_one), e.const(float("nan"), x.type), x)
+        return e.select(e.compare("eq", x, minus_one), e.const(float("-inf"), x.type), low)
 
-    usual = e.and_(e.compare("gt", x, e.neg(one)), e.compare("lt", x, e.const(float("inf"), x.type)))
+    usual = e.and_(e.compare("gt", x, minus_one), e.compare("lt", x, e.const(float("inf"), x.type)))
     return e.unlikely(e.not_(usual), y, slow)
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ..emit import Emitter, Value
-from .exponential import EXP_Q, LN2, LOG2E, power_of_two
+from .exponential import LN2, LOG2E, exp_polynomial, power_of_two
 from .forms import F32, function, horner
 
 CUT = 0.93
@@ -24,7 +24,7 @@ def erf(e: Emitter, x: Value) -> Value:
     magic = e.const(F32.magic + F32.bias, x.type)
     t = e.fma(g, e.const(LOG2E, x.type), magic)
     r = e.fma(e.sub(t, magic), e.const(-LN2, x.type), g)
-    far = e.fma(horner(e, r, (1.0, 1.0, *EXP_Q)), e.neg(power_of_two(e, t)), e.const(1.0, x.type))
+    far = e.fma(exp_polynomial(e, r), e.neg(power_of_two(e, t)), e.const(1.0, x.type))
     return e.copysign(e.select(e.compare("gt", a, e.const(CUT, x.type)), far, near), x)
 
 
