@@ -56,6 +56,8 @@ def infer(op: Op, ins: tuple[Layout, ...], attrs: dict) -> tuple[tuple[Layout, .
             compute = result = attrs["dtype"]
         shape = broadcast(op.name, [x.shape for x in ins])
         return (layout(shape, result, None, device),) * _count(op), compute, 0
+    if op.infer is None:
+        raise KernelError(f"{op.name} has no shape rule; give it one with @{op.name}.shape")
     found = op.infer(*ins, **attrs)
     if op.kind == "view":
         shape, strides, offset = found

@@ -107,7 +107,7 @@ class Ready:
             pointers = [*places, scratch + i * step.workspace] if step.workspace else places
             calls.append((self.pack(*pointers) + self.static, bounds[i], bounds[i + 1]))
         executor = _workers(count - 1)
-        futures = [executor.submit(self.kernel, *c) for c in calls[1:]]
+        futures = [executor.submit(self.kernel, words_, first, last) for words_, first, last in calls[1:]]
         statuses = [self.kernel(*calls[0]), *(f.result() for f in futures)]
         return next((s for s in statuses if s != OK), OK)
 

@@ -227,7 +227,7 @@ def nonzero(x: Tensor):
 def index(x, key):
     """x[key]: integers, slices, `...`, None, integer arrays and boolean masks, with NumPy's meaning."""
     items = _expanded(x, key)
-    starts, sizes, steps, shape, arrays = [], [], [], [], []
+    parts, shape, arrays = [], [], []  # parts: (start, size, step) of each axis
     axis = 0
     for item in items:
         if item is None:
@@ -240,17 +240,21 @@ def index(x, key):
             except TypeError:
                 raise DtypeError(f"index: the slice {item} has a part that is not an integer") from None
             count = len(range(first, last, step))
-            starts.append(first if count else 0), sizes.append(count), steps.append(step), shape.append(count)
+            part = (first if count else 0, count, step)
+            shape.append(count)
         elif isinstance(item, int):
             if not -n <= item < n:
                 raise IndexOutOfRange(f"index: {item} is out of range for axis {axis} with {n} elements")
-            starts.append(item % n), sizes.append(1), steps.append(1)
+            part = (item % n, 1, 1)
         else:  # an integer tensor: taken after the slices
             arrays.append((len(shape), item))
-            starts.append(0), sizes.append(n), steps.append(1), shape.append(n)
+            part = (0, n, 1)
+            shape.append(n)
+        parts.append(part)
         axis += 1
-    if tuple(sizes) != x.shape or any(s != 1 for s in steps):
-        x = slice_view(x, tuple(starts), tuple(sizes), tuple(steps))
+    starts, sizes, steps = tuple(zip(*parts, strict=True)) if parts else ((), (), ())
+    if sizes != x.shape or any(s != 1 for s in steps):
+        x = slice_view(x, starts, sizes, steps)
     if x.shape != tuple(shape):
         x = reshape(x, tuple(shape))
     return x if not arrays else _gathered(x, arrays, _apart(items))

@@ -144,7 +144,8 @@ def _einsum_terms(subscripts: str, tensors: list) -> tuple[list[list[str]], list
     spare = [c for c in string.ascii_letters[::-1] if c not in text]
     dots = max([t.ndim - len(p.replace("...", "")) for p, t in zip(parts, tensors, strict=True) if "..." in p], default=0)
     wild = spare[:dots]
-    terms, lengths = [], {}
+    terms: list[list[str]] = []
+    lengths: dict[str, int] = {}
     for part, t in zip(parts, tensors, strict=True):
         named = len(part.replace("...", ""))
         extra = t.ndim - named if "..." in part else 0

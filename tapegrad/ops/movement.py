@@ -334,7 +334,7 @@ def _(g, y, x, value, pads):
 def _pads(pad_width, ndim: int) -> tuple[tuple[int, int], ...]:
     if isinstance(pad_width, int):
         return ((pad_width, pad_width),) * ndim
-    listed = [tuple(p) if isinstance(p, tuple | list) else p for p in pad_width]
+    listed: list = [tuple(p) if isinstance(p, tuple | list) else p for p in pad_width]
     if len(listed) == 2 and all(isinstance(p, int) for p in listed):
         return (tuple(listed),) * ndim
     if len(listed) == 1:
@@ -390,7 +390,7 @@ def repeat(x: Tensor, repeats, axis=None):
 @composite(method=True, reference=np.tile, samples=[dict(shapes=((2, 3),), args=((2, 2),)), dict(shapes=((3,),), args=(2,))])
 def tile(x: Tensor, repetitions):
     """x laid side by side, `repetitions` times along each axis."""
-    counts = _shape_argument(repetitions if isinstance(repetitions, tuple | list) else (repetitions,), "tile")
+    counts = _shape_argument((repetitions,), "tile")
     counts = (1,) * (x.ndim - len(counts)) + counts
     if min(counts, default=1) < 0:
         raise ShapeError(f"tile: repetitions {repetitions!r} must not be negative")

@@ -272,9 +272,9 @@ def primitive_of(target) -> str | None:
         return target.__name__
     if isinstance(target, types.FunctionType):
         return PRIMITIVES.get(target)
-    name = getattr(target, "__name__", None)
-    module = getattr(target, "__module__", None)
-    is_numpy = type(target).__module__ == "numpy" or (module or "").startswith("numpy")
+    name: str = getattr(target, "__name__", "")
+    module: str = getattr(target, "__module__", "") or ""
+    is_numpy = type(target).__module__ == "numpy" or module.startswith("numpy")
     if module == "math" or is_numpy:
         kind = _RENAMED.get(name, name)
         if module == "math" and name == "remainder":

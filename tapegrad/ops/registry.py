@@ -246,6 +246,7 @@ def _scale(g: ex.Node, slope: ex.Node) -> ex.Node:
 
 
 def _explicit_slope(op: Op, index: int) -> ex.Node:
+    assert op.explicit is not None
     slopes = read(op.explicit)
     if len(slopes) != op.arity:
         raise DtypeError(

@@ -270,7 +270,7 @@ def kept(op: Op, parents: tuple) -> tuple[tuple[bool, ...], bool]:
 
 def coerce(op: Op, args: tuple) -> tuple[Tensor, ...]:
     """All inputs as tensors; Python scalars take the dtype of the tensors beside them."""
-    made = [a if type(a) is Tensor or isinstance(a, SCALARS) else as_tensor(a, op.name) for a in args]
+    made: list = [a if type(a) is Tensor or isinstance(a, SCALARS) else as_tensor(a, op.name) for a in args]
     tensors = [t for i, t in enumerate(made) if type(t) is Tensor and i not in op.truths]
     device = next((t.layout.device for t in made if type(t) is Tensor), "cpu")
     beside: DType | None = None
@@ -329,6 +329,7 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
     found = _constants.get(key)
     if found is not None:
         return found
+    packed: bytes | None
     try:
         if dtype.is_float and isinstance(value, int):
             value = float(value)
@@ -379,5 +380,5 @@ def host_array(t: Tensor) -> np.ndarray:
     high = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if s > 0)
     item = x.dtype.itemsize
     raw = (ctypes.c_char * ((high - low + 1) * item)).from_address(t.address + low * item)
-    flat = np.frombuffer(raw, x.dtype.numpy)
+    flat = np.frombuffer(memoryview(raw), x.dtype.numpy)
     return np.lib.stride_tricks.as_strided(flat[-low:], x.shape, tuple(s * item for s in x.strides))

@@ -58,7 +58,7 @@ def write(t: Tensor, key, value) -> None:
     check_writable(t, "assignment to a part")
     value = as_tensor(value, "assignment")
     keys = key if isinstance(key, tuple) else (key,)
-    arrays = [k for k in keys if k is not None and k is not Ellipsis and not isinstance(k, slice) and getattr(k, "shape", ()) or isinstance(k, list)]
+    arrays = [k for k in keys if isinstance(k, list) or getattr(k, "shape", None)]
     if not arrays:
         index(t.detach(), key).copy_(value)
         written(t)

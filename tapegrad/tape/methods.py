@@ -102,7 +102,7 @@ def _install() -> None:
         setattr(Tensor, f"__i{name}__", _in_place(f"{name} in place"))
     for name, op_name in COMPARE.items():
         setattr(Tensor, f"__{name}__", _operator(REGISTRY[op_name], False))
-    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]  equality is elementwise, identity is the key
+    setattr(Tensor, "__hash__", object.__hash__)  # noqa: B010  equality is elementwise, identity is the key
     special = {
         "__pow__": _power, "__rpow__": _operator(REGISTRY["power"], True), "__matmul__": lambda a, b: linalg.matmul(a, b),
         "__rmatmul__": lambda a, b: linalg.matmul(b, a), "__neg__": lambda x: run(REGISTRY["negative"], (x,)), "__pos__": lambda x: x,
@@ -116,8 +116,12 @@ def _install() -> None:
     for op in REGISTRY.values():
         if op.method and not hasattr(Tensor, op.name):
             setattr(Tensor, op.name, _method(op))
-    Tensor.T = property(lambda x: movement.transpose(x), doc="The tensor with its axes reversed. A view.")  # type: ignore[attr-defined]
-    Tensor.mT = property(lambda x: movement.swapaxes(x, -1, -2), doc="The tensor with its last two axes exchanged. A view.")  # type: ignore[attr-defined]
+    views = {
+        "T": property(lambda x: movement.transpose(x), doc="The tensor with its axes reversed. A view."),
+        "mT": property(lambda x: movement.swapaxes(x, -1, -2), doc="The tensor with its last two axes exchanged. A view."),
+    }
+    for name, attribute in views.items():
+        setattr(Tensor, name, attribute)
 
 
 def _method(op: Op):
@@ -126,7 +130,7 @@ def _method(op: Op):
 
     method.__name__ = op.name
     method.__doc__ = op.doc
-    method.__signature__ = op.signature  # type: ignore[attr-defined]
+    vars(method)["__signature__"] = op.signature
     return method
 
 

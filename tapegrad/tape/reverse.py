@@ -114,9 +114,9 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
         for row in rows:
             if row.state is not state:
                 raise TapeError(f"backward: {row.op.name} was recorded by thread {row.state.thread!r}; run backward in that thread")
-            g = grads.get(row) if wanted is not None and row in wanted else grads.pop(row, None)
-            if g is not None:
-                pull(row, g, grads, needed, create_graph, state)
+            held = grads.get(row) if wanted is not None and row in wanted else grads.pop(row, None)
+            if held is not None:
+                pull(row, held, grads, needed, create_graph, state)
             if release:
                 row.inputs, row.output = RELEASED, None
     finally:

@@ -1,10 +1,13 @@
 """What one thread's tape knows: whether it records, and the order number of the next row."""
 from __future__ import annotations
 
+import functools
 import itertools
+import linecache
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
 
 PACKAGE = str(Path(__file__).resolve().parent.parent)
 
@@ -47,8 +50,6 @@ class recording:
         local.state.recording = self.before.pop()
 
     def __call__(self, fn):
-        import functools
-
         @functools.wraps(fn)
         def wrapped(*args, **kwargs):
             with recording(self.on):
@@ -77,9 +78,7 @@ def enable_grad() -> recording:
 
 def user_line() -> str:
     """File, line and text of the user's code that led here: the innermost frame outside this package."""
-    import linecache
-
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
     if frame is None:
