@@ -36,8 +36,8 @@ def largest(name: str, kernel: Loop, exhaustive: bool) -> tuple[float, tuple]:
         chunks = (np.arange(start, start + CHUNK, dtype=np.uint64).astype(np.uint32).view(np.float32)
                   for start in range(0, 2**32, CHUNK))
     else:
-        x = np.concatenate([every(499, int(np.random.default_rng().integers(499))), neighbourhoods(BRANCHES, radius=5000)])
-        chunks = iter(np.array_split(x, 9))
+        sample = every(499, int(np.random.default_rng().integers(499)))
+        chunks = iter(np.array_split(np.concatenate([sample, neighbourhoods(BRANCHES, radius=5000)]), 9))
     return max(worst(name, kernel, x) for x in chunks)
 
 

@@ -9,7 +9,7 @@ tensor([2., 4., 6.])
 """
 from __future__ import annotations
 
-from . import errors, linalg
+from . import errors, linalg, testing
 from .dtypes import DType, float32, float64, int32, int64, uint8
 from .dtypes import bool_ as bool
 from .kernels.run import get_num_threads, set_num_threads

@@ -39,3 +39,7 @@ class DataError(TapegradError, ValueError):
 
 class ConfigError(TapegradError, ValueError):
     """An environment setting has a value that tapegrad cannot take."""
+
+
+class GradientError(TapegradError, AssertionError):
+    """A derivative differs from finite differences, or a value from its reference."""

@@ -22,7 +22,8 @@ from ..dtypes import BY_NAME, DType
 from ..errors import KernelError
 from . import intrinsics, scalarmath
 from .language import Inline, Intrinsic, TypeVar
-from .skeleton import RAISED, Skeleton
+from .skeleton import Skeleton
+from .status import RAISED
 
 # no "nnan" or "ninf": masks with inf and tests for NaN must work
 FAST = frozenset({"contract", "nsz", "arcp", "reassoc"})

@@ -1,14 +1,17 @@
 """Convolution (cross-correlation, NCHW) and its transpose, without im2col.
 
-An image is copied once with zeros around it, into scratch that stays in the L2 cache. In that copy every tap of the filter
-is a constant offset: out[o, p] = sum over taps t of w[o, t] * image[p + table[t]], p counting through the copy's rows. The
-register tile of `tiles.py` reads the image through that table. The few columns at the end of each row that belong to no
-output are computed and dropped. A stride deals the image out into stride_h * stride_w phases, each of which is read with
-stride 1. The transpose works the other way round: each phase of its output is such a sum over the taps that reach it.
+An image is copied once with zeros around it, into scratch that stays in the L2 cache. In that copy every tap of the
+filter is a constant offset: out[o, p] = sum over taps t of w[o, t] * image[p + table[t]], p counting through the copy's
+rows. The register tile of `tiles.py` reads the image through that table. The few columns at the end of each row that
+belong to no output are computed and dropped. A stride deals the image out into stride_h * stride_w phases, each of
+which is read with stride 1. The transpose works the other way round: each phase of its output is such a sum over the
+taps that reach it.
 
 A 1 x 1 filter with stride 1 is a matrix product and goes to BLAS.
 """
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ..layouts import Layout, layout
 from .jit import HOST
@@ -84,7 +87,8 @@ def multiply(weights, taps, table, image, sums, sums_row, channels, positions):
 @skeleton("x: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
           "out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
           "whole: int, band: int, bands: int, block: int, blocks: int, rows: int, columns: int")
-def conv2d_forward(x, w, out, work, groups, channels, height, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left,
+def conv2d_forward(x, w, out, work, groups, channels, height, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw, top,
+                   left,
                    whole, band, bands, block, blocks, rows, columns, begin, end):
     """Pieces begin..end of a convolution. A piece: one image, one group, a band of output rows, a block of filters.
 
@@ -114,7 +118,8 @@ def conv2d_forward(x, w, out, work, groups, channels, height, width, filters, ou
         if whole:
             image = offset(pixels, start * width)
         elif place != ready:
-            spread(scratch, pixels, channels, height, width, top - start * sh, left, sh, sw, phases_h, phases_w, rows, columns)
+            spread(scratch, pixels, channels, height, width, top - start * sh, left, sh, sw, phases_h, phases_w, rows,
+                   columns)
             ready = place
         many = min(block, filters - first)
         weights = offset(w, (image_index % groups * filters + first) * taps)
@@ -135,12 +140,14 @@ def conv2d_forward(x, w, out, work, groups, channels, height, width, filters, ou
 @skeleton("g: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
           "g_h: int, g_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
           "band: int, bands: int, block: int, blocks: int, rows: int, columns: int, across: int, total: int")
-def conv2d_transposed(g, w, out, work, groups, channels, height, width, filters, g_h, g_w, kh, kw, sh, sw, dh, dw, top, left,
+def conv2d_transposed(g, w, out, work, groups, channels, height, width, filters, g_h, g_w, kh, kw, sh, sw, dh, dw, top,
+                      left,
                       band, bands, block, blocks, rows, columns, across, total, begin, end):
-    """Pieces begin..end of a transposed convolution. A piece: one image, one group, a band of rows, a block of channels.
+    """Pieces begin..end of a transposed convolution. A piece: an image, a group, a band of rows, a block of channels.
 
-    Padded output row u = a * sh + phase gets filter row i where i * dh % sh is the phase, from row a - i * dh // sh of g.
-    A band is `band` consecutive a of `total`; `across` is the number of such columns; `rows` x `columns` is g's copied band.
+    Padded output row u = a * sh + phase gets filter row i where i * dh % sh is the phase, from row a - i * dh // sh of
+    g. A band is `band` consecutive a of `total`; `across` is the number of such columns; `rows` x `columns` is g's
+    copied band.
     """
     taps = filters * kh * kw
     up, over = rows - band, columns - across
@@ -158,7 +165,8 @@ def conv2d_transposed(g, w, out, work, groups, channels, height, width, filters,
         many = min(block, channels - first)
         if image_index % groups != group:
             group = image_index % groups
-            turn_filters(weights, work, offset(w, group * taps * channels), channels, filters, kh, kw, sh, sw, dh, dw, rows,
+            turn_filters(weights, work, offset(w, group * taps * channels), channels, filters, kh, kw, sh, sw, dh, dw,
+                         rows,
                          columns, up, over)
         if place != ready:
             pixels = offset(g, image_index * filters * g_h * g_w)
@@ -178,7 +186,8 @@ def conv2d_transposed(g, w, out, work, groups, channels, height, width, filters,
                     for q in range(lines):
                         y = (a0 + q) * sh + i - top
                         if y >= 0 and y < height:
-                            line = offset(out, ((image_index * channels + first + c) * height + y) * width + b0 * sw + j - left)
+                            plane = image_index * channels + first + c
+                            line = offset(out, (plane * height + y) * width + b0 * sw + j - left)
                             source = offset(sums, c * positions + q * columns)
                             if sw == 1:
                                 for s in range(low, high):
@@ -265,7 +274,7 @@ def as_product(filters: Layout, image: Layout, out: Layout) -> tuple[Step, ...]:
 
     steps = BUILDERS["matmul"]((filters, flat(image)), (flat(out),), {})
     swap = {0: 1, 1: 0, 2: 2}
-    return tuple(Step(s.address, tuple(swap[i] for i in s.operands), s.static, s.extent, s.grain, s.workspace) for s in steps)
+    return tuple(replace(s, operands=tuple(swap[i] for i in s.operands)) for s in steps)
 
 
 @kernel("conv2d")
@@ -319,7 +328,8 @@ def _(ins, outs, attrs):
     taps = filters * kh * kw
     work = 8 * taps + size * (taps * channels + filters * rows * columns + block * band * columns)
     extent = n * groups * bands * blocks
-    static = (groups, channels, h, width, filters, g_h, g_w, kh, kw, sh, sw, dh, dw, top, left, band, bands, block, blocks,
+    static = (groups, channels, h, width, filters, g_h, g_w, kh, kw, sh, sw, dh, dw, top, left, band, bands, block,
+              blocks,
               rows, columns, across, total)
     code = conv2d_transposed.address(T=g.dtype, R=tile_rows())
     grain = pieces_grain(extent, 2 * g.size * channels * kh * kw)

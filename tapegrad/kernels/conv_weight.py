@@ -1,14 +1,14 @@
 """The gradient of a convolution with respect to its filters.
 
-dw[o, t] = sum over images and output positions p of g[o, p] * image[position(p) + table[t]]. The register tile runs over
-taps and, in its vectors, over filters, so g is transposed first, block by block in registers. Each element is summed in an
-order that does not depend on how the taps are split among threads: the result is the same for any number of them.
+dw[o, t] = sum over images and output positions p of g[o, p] * image[position(p) + table[t]]. The register tile runs
+over taps and, in its vectors, over filters, so g is transposed first, block by block in registers. Each element is
+summed in an order that does not depend on how the taps are split among threads: the result is the same for any number.
 """
 from __future__ import annotations
 
 from ..layouts import Layout
 from .conv import pieces_grain, spread, tile_rows
-from .language import T, TypeVar, add_products, cast_pointer, fill_zero, inline, lanes_of, offset, tile, turn_block
+from .language import TypeVar, add_products, cast_pointer, fill_zero, inline, lanes_of, offset, tile, turn_block
 from .launch import Step, kernel
 from .skeleton import skeleton
 
@@ -52,11 +52,13 @@ def gather_taps(image, table, taps, where, turned, filters, count, sums):
 
 
 @skeleton("x: *T, g: *T, out: *T, work: *int64, images: int, groups: int, channels: int, height: int, width: int, "
-          "filters: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
+          "filters: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, "
+          "left: int, "
           "whole: int, chunk: int, some: int, band: int, rows: int, columns: int")
-def conv2d_filters(x, g, out, work, images, groups, channels, height, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw,
+def conv2d_filters(x, g, out, work, images, groups, channels, height, width, filters, out_h, out_w, kh, kw, sh, sw, dh,
+                   dw,
                    top, left, whole, chunk, some, band, rows, columns, begin, end):
-    """Filter taps begin..end, counted through all groups, of the gradient, `chunk` taps (of `some` channels) at a time."""
+    """Filter taps begin..end of the gradient, counted through all groups, `chunk` (of `some` channels) at a time."""
     taps = channels * kh * kw
     where = offset(work, chunk)
     sums = cast_pointer(offset(where, band * out_w), x)
@@ -70,7 +72,7 @@ def conv2d_filters(x, g, out, work, images, groups, channels, height, width, fil
     while at < end:
         group = at // taps
         first = at - group * taps
-        many = min(min(chunk, end - at), taps - first)
+        many = min(chunk, end - at, taps - first)
         channel = first // (kh * kw)
         used = (first + many - 1) // (kh * kw) - channel + 1
         for t in range(many):
@@ -97,7 +99,8 @@ def conv2d_filters(x, g, out, work, images, groups, channels, height, width, fil
     return 0
 
 
-@skeleton("x: *T, g: *T, out: *T, work: *T, images: int, channels: int, height: int, width: int, out_h: int, out_w: int, "
+@skeleton("x: *T, g: *T, out: *T, work: *T, images: int, channels: int, height: int, width: int, out_h: int, "
+          "out_w: int, "
           "kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, band: int")
 def depthwise_filters(x, g, out, work, images, channels, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left,
                       band, begin, end):
@@ -118,7 +121,8 @@ def depthwise_filters(x, g, out, work, images, channels, height, width, out_h, o
                     continue
                 plane = n * channels + at
                 turn(slope, LANE_BLOCK, offset(g, (plane * out_h + start) * out_w), out_h * out_w, many, lines * out_w)
-                turn(image, LANE_BLOCK, offset(x, (plane * height + low) * width), height * width, many, (high - low) * width)
+                turn(image, LANE_BLOCK, offset(x, (plane * height + low) * width), height * width, many,
+                     (high - low) * width)
                 fill_zero(part, taps * LANE_BLOCK)
                 for i in range(kh):
                     for q in range(lines):
@@ -130,7 +134,8 @@ def depthwise_filters(x, g, out, work, images, channels, height, width, out_h, o
                                 pixels = offset(image, ((y - low) * width + first * sw + j * dw - left) * LANE_BLOCK)
                                 weights = offset(slope, (q * out_w + first) * LANE_BLOCK)
                                 sums = offset(part, (i * kw + j) * LANE_BLOCK)
-                                add_products(LANE_BLOCK, sums, weights, LANE_BLOCK, pixels, sw * LANE_BLOCK, last - first)
+                                count = last - first
+                                add_products(LANE_BLOCK, sums, weights, LANE_BLOCK, pixels, sw * LANE_BLOCK, count)
                 for t in range(taps * LANE_BLOCK):
                     total[t] += part[t]
         for c in range(many):
@@ -162,7 +167,8 @@ def _(ins, outs, attrs):
     rows = (band - 1) * sh + (kh - 1) * dh + 1
     copied = 0 if whole else some * rows * columns
     work = 8 * (chunk + band * out_w) + size * (chunk * filters + band * out_w * filters + copied)
-    static = (n, groups, channels, h, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, int(whole), chunk, some,
+    static = (n, groups, channels, h, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, int(whole),
+              chunk, some,
               band, rows, columns)
     code = conv2d_filters.address(T=x.dtype, R=tile_rows())
     extent = groups * taps

@@ -23,7 +23,7 @@ from .vecmath import MATH
 
 ELEMENT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8", "bool": "i1"}
 MEMORY = {"f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "i1": "i8", "i8": "i8"}
-GRAIN = 131_072  # elements of a cheap kernel worth a thread of its own; measured in asv_bench, see docs/performance.md
+GRAIN = 131_072  # elements of a cheap kernel that take about 25 µs; see run.py for when a kernel is split
 
 
 class Body:

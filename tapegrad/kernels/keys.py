@@ -68,9 +68,14 @@ _LIMITS = {uint8: (0, 255), int32: (-(2**31), 2**31 - 1), int64: (-(2**63), 2**6
 _INFINITIES = {float32: 0x7F800000, float64: 0x7FF0000000000000}
 
 
+def key_limits(dtype: DType) -> tuple[int, int]:
+    """The least and the greatest key of values of `dtype`."""
+    return _LIMITS[KEY_DTYPE[dtype]]
+
+
 def key_constants(dtype: DType) -> dict[str, DType | int]:
     """The bindings of K, LOW, TOP and INFINITY for values of `dtype`."""
-    low, top = _LIMITS[KEY_DTYPE[dtype]]
+    low, top = key_limits(dtype)
     return {"K": KEY_DTYPE[dtype], "LOW": low, "TOP": top, "INFINITY": _INFINITIES.get(dtype, top)}
 
 

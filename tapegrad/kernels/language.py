@@ -95,7 +95,10 @@ trtrs = Intrinsic("trtrs", "trtrs(address, uplo, trans, diag, n, nrhs, a, lda, b
 lanes_of = Intrinsic("lanes_of", "lanes_of(p): elements of the pointer's type in one vector.")
 add_products = Intrinsic(
     "add_products",
-    "add_products(width, sums, a, a_step, b, b_step, count): sums[c] += sum over i of a[i * a_step + c] * b[i * b_step + c].",
+    """add_products(width, sums, a, a_step, b, b_step, count): for c < width,
+
+    sums[c] += sum over i < count of a[i * a_step + c] * b[i * b_step + c]. `width` is a constant: whole vectors.
+    """,
 )
 turn_block = Intrinsic(
     "turn_block", "turn_block(to, to_row, source, source_row): transpose a block of lanes_of(to) rows and columns."

@@ -18,7 +18,7 @@ from ..layouts import Layout
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One kernel call. `extent` items may be split among threads in pieces of at least `grain` (0: never split).
+    """One kernel call. `extent` items may be split among threads; `grain` of them are about 25 µs of work (0: never split).
 
     `workspace` is the number of scratch bytes that each thread needs.
     """
@@ -33,17 +33,21 @@ class Step:
 
 Builder = Callable[[tuple[Layout, ...], tuple[Layout, ...], dict], tuple[Step, ...]]
 BUILDERS: dict[str, Builder] = {}
+ACCEPTS: dict[str, Callable[[Layout], bool]] = {}  # which input layouts a builder takes; those in C order where nothing is said
 
 
-def kernel(*names: str) -> Callable[[Builder], Builder]:
+def kernel(*names: str, accepts: Callable[[Layout], bool] | None = None) -> Callable[[Builder], Builder]:
     """Register the decorated function as the CPU builder of the ops named.
 
     The builder gets the layouts of the inputs and of the outputs and the op's attributes by name, and returns the steps.
+    Inputs that `accepts` declines are copied to C order first.
     """
 
     def register(builder: Builder) -> Builder:
         for name in names:
             BUILDERS[name] = builder
+            if accepts is not None:
+                ACCEPTS[name] = accepts
         return builder
 
     return register

@@ -1,7 +1,8 @@
 """Linear algebra on stacks of matrices, by LAPACK and BLAS through their addresses.
 
-LAPACK reads column-major, so a row-major A reaches it as its transpose. `solve` factors that transpose, A^T = P L U, and
-then A x = b is U^T y = b, L^T z = y, x = P z: two triangular solves on row-major b in place, and no matrix is transposed.
+LAPACK reads column-major, so a row-major A reaches it as its transpose. `solve` factors that transpose, A^T = P L U,
+and then A x = b is U^T y = b, L^T z = y, x = P z: two triangular solves on row-major b in place, and no matrix is
+transposed.
 """
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Matrix products: BLAS through its address for floats, a loop for integers, whole batches in one call.
 
-A transposed view goes to BLAS as it is (`matmul_accepts` says which views do). Products with a vector take gemv, which is
-up to 8 times faster there than gemm (1024 x 1024 float32: 52 against 200-420 µs). There is no kernel of our own for small
-matrices: cblas_sgemm takes 48 ns for 8 x 8 x 8 (105 ns without AVX-512), a register tile in its place 35 ns.
+A transposed view goes to BLAS as it is (`matmul_accepts` says which views do). Products with a vector take gemv, which
+is up to 8 times faster there than gemm (1024 x 1024 float32: 52 against 200-420 µs). There is no kernel of our own for
+small matrices: cblas_sgemm takes 40-48 ns for 8 x 8 x 8 (100 ns without AVX-512), a register tile in its place 35-38.
 """
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def as_operand(x: Layout) -> Operand | None:
 def matmul_accepts(x: Layout) -> bool:
     """Whether `matmul` takes an operand of this layout as it is; otherwise make a contiguous copy first.
 
-    One of the last two strides has to be 1 (or that axis has length 1) and the other at least the length. Batch axes may
-    have any strides, 0 included.
+    One of the last two strides has to be 1 (or that axis has length 1) and the other at least the length. Batch axes
+    may have any strides, 0 included.
 
     >>> from tapegrad.dtypes import float32
     >>> from tapegrad.layouts import layout
@@ -59,7 +59,8 @@ def matmul_accepts(x: Layout) -> bool:
 
 
 @skeleton("a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, "
-          "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, b_inner: int")
+          "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, "
+          "b_inner: int")
 def matmul_rows(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, a_start, b_start, c_start, inner, a_outer, a_inner, b_outer,
                 b_inner, begin, end):
     """C = A B for the rows begin..end of C, counted through all batches."""
@@ -89,9 +90,11 @@ def matmul_columns(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, a_start, b_start, 
     return 0
 
 
-@skeleton("a: *T, x: *T, y: *T, sgemv: address, ta: int, m: int, k: int, lda: int, step: int, a_start: int, x_start: int, "
+@skeleton("a: *T, x: *T, y: *T, sgemv: address, ta: int, m: int, k: int, lda: int, step: int, a_start: int, "
+          "x_start: int, "
           "y_start: int, inner: int, a_outer: int, a_inner: int, x_outer: int, x_inner: int")
-def matrix_vector(a, x, y, sgemv, ta, m, k, lda, step, a_start, x_start, y_start, inner, a_outer, a_inner, x_outer, x_inner,
+def matrix_vector(a, x, y, sgemv, ta, m, k, lda, step, a_start, x_start, y_start, inner, a_outer, a_inner, x_outer,
+                  x_inner,
                   begin, end):
     """y = A x, A being m x k as seen through `ta`, for the elements begin..end of all batches' y."""
     row = begin
@@ -113,7 +116,8 @@ def matrix_vector(a, x, y, sgemv, ta, m, k, lda, step, a_start, x_start, y_start
 
 
 @skeleton("a: *T, b: *T, c: *T, m: int, n: int, k: int, a_row: int, a_column: int, b_row: int, b_column: int, "
-          "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, b_inner: int")
+          "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, "
+          "b_inner: int")
 def matmul_loop(a, b, c, m, n, k, a_row, a_column, b_row, b_column, a_start, b_start, c_start, inner, a_outer, a_inner,
                 b_outer, b_inner, begin, end):
     """C = A B for the rows begin..end through all batches, by a loop that wraps around on overflow."""
@@ -164,7 +168,7 @@ class Batches(NamedTuple):
             yield number, left, right
 
     @property
-    def count(self) -> int:
+    def products(self) -> int:
         """The number of products that one step walks."""
         count = 1
         for n in self.lengths[-2:]:
@@ -194,7 +198,7 @@ def batches(a: Layout, b: Layout, out: Layout) -> Batches:
 
 
 def grain(items: int, flops_each: int, bytes_each: int = 0) -> int:
-    """The fewest items worth a thread's while, in fours (BLAS works on four rows at a time); 0 where all are too few."""
+    """The fewest items worth a thread's while, in fours (BLAS works on four rows at a time); 0: too few to split."""
     least = -(-GRAIN_FLOPS // max(flops_each, 1))
     if bytes_each:
         least = min(least, -(-GRAIN_BYTES // bytes_each))
@@ -202,7 +206,7 @@ def grain(items: int, flops_each: int, bytes_each: int = 0) -> int:
     return least if 2 * least <= items else 0
 
 
-@kernel("matmul")
+@kernel("matmul", accepts=matmul_accepts)
 def _(ins, outs, attrs):
     a, b = ins
     (out,) = outs
@@ -218,12 +222,12 @@ def _(ins, outs, attrs):
         return vector_steps(out, left, right, lead, (m, k, n))
     sizes = (left.how, right.how, m, n, k, left.leading, right.leading)
     routine = address("sgemm" if out.dtype.itemsize == 4 else "dgemm")
-    by_columns = lead.count == 1 and m < COLUMN_SPLIT_ROWS and n > m
+    by_columns = lead.products == 1 and m < COLUMN_SPLIT_ROWS and n > m
     code = (matmul_columns if by_columns else matmul_rows).address(T=out.dtype)
-    extent, each = (n, 2 * m * k) if by_columns else (lead.count * m, 2 * n * k)
+    extent, each = (n, 2 * m * k) if by_columns else (lead.products * m, 2 * n * k)
     walk = () if by_columns else lead.inmost()
     return tuple(
-        Step(code, (0, 1, 2), (routine, *sizes, x, y, i * lead.count * m * n, *walk), extent, grain(extent, each))
+        Step(code, (0, 1, 2), (routine, *sizes, x, y, i * lead.products * m * n, *walk), extent, grain(extent, each))
         for i, x, y in lead.starts()
     )
 
@@ -239,7 +243,7 @@ def vector_steps(out: Layout, left: Operand, right: Operand, lead: Batches, size
         turned = Operand(PLAIN + TRANSPOSED - right.how, right.leading)
         matrix, operands, length, step = turned, (1, 0, 2), n, left.strides()[1]
         lead = Batches(lead.lengths, lead.right, lead.left)
-    extent = lead.count * length
+    extent = lead.products * length
     words = (routine, matrix.how, length, k, matrix.leading, step)
     least = grain(extent, 2 * k, k * out.dtype.itemsize)
     return tuple(
@@ -252,8 +256,9 @@ def integer_steps(out: Layout, left: Operand, right: Operand, lead: Batches, siz
     m, k, n = sizes
     code = matmul_loop.address(T=out.dtype)
     words = (m, n, k, *left.strides(), *right.strides())
-    extent = lead.count * m
+    extent = lead.products * m
     least = grain(extent, 16 * n * k)  # an integer step costs about 8 times a float one
     return tuple(
-        Step(code, (0, 1, 2), (*words, x, y, i * extent * n, *lead.inmost()), extent, least) for i, x, y in lead.starts()
+        Step(code, (0, 1, 2), (*words, x, y, i * extent * n, *lead.inmost()), extent,
+             least) for i, x, y in lead.starts()
     )

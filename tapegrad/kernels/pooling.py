@@ -33,7 +33,8 @@ def larger(best, at, value, where):
     return value if better else best, where if better else at
 
 
-@skeleton("x: *T, out: *int64, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, "
+@skeleton("x: *T, out: *int64, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
+          "dh: int, "
           "dw: int, top: int, left: int")
 def max_positions(x, out, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, begin, end):
     """For the planes begin..end, where the maximum of each window lies; the first of equals, NaN before all.
@@ -49,23 +50,27 @@ def max_positions(x, out, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, t
             for s in range(out_w):
                 z0 = s * sw - left
                 start = y0 * width + z0
-                if ROWS > 0 and i1 - i0 == ROWS and z0 >= 0 and z0 + (kw - 1) * dw < width:  # all inside, and the size is constant
+                inside = i1 - i0 == kh and z0 >= 0 and z0 + (kw - 1) * dw < width
+                if ROWS > 0 and inside:  # the loops have constant lengths and are unrolled
                     best, at = image[start], start
                     for i in range(ROWS):
                         for j in range(COLUMNS):
-                            best, at = larger(best, at, image[start + i * dh * width + j * dw], start + i * dh * width + j * dw)
+                            where = start + i * dh * width + j * dw
+                            best, at = larger(best, at, image[where], where)
                 else:
                     j0, j1 = first_inside(z0, dw), min(last_inside(z0, dw, width), kw)
                     at = start + i0 * dh * width + j0 * dw if i1 > i0 and j1 > j0 else -1
                     best = image[max(at, 0)]
                     for i in range(i0, i1):
                         for j in range(j0, j1):
-                            best, at = larger(best, at, image[start + i * dh * width + j * dw], start + i * dh * width + j * dw)
+                            where = start + i * dh * width + j * dw
+                            best, at = larger(best, at, image[where], where)
                 found[s] = at
     return 0
 
 
-@skeleton("x: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, top: int, "
+@skeleton("x: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
+          "top: int, "
           "bottom: int, left: int, right: int, padded: int")
 def window_means(x, out, height, width, out_h, out_w, kh, kw, sh, sw, top, bottom, left, right, padded, begin, end):
     """The mean of each window of the planes begin..end; `padded`: the zeros around the image count as elements."""
@@ -101,7 +106,8 @@ def share(tall, s, width, kw, sw, left, right, padded):
     return T(1) / T(count) if count > 0 else T(0)
 
 
-@skeleton("g: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, top: int, "
+@skeleton("g: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
+          "top: int, "
           "bottom: int, left: int, right: int, padded: int")
 def spread_means(g, out, height, width, out_h, out_w, kh, kw, sh, sw, top, bottom, left, right, padded, begin, end):
     """The transpose of `window_means`: each window's gradient, shared among its elements."""

@@ -15,7 +15,7 @@ from ..ops.reader import Unreadable
 from ..ops.registry import Op, elementwise_dtypes
 from . import elementwise as generator
 from .builders import BUILDERS
-from .launch import Step
+from .launch import ACCEPTS, Step
 from .run import Ready
 
 
@@ -100,7 +100,8 @@ class CPU:
             return Prepared(outs, ())
         if op.kind == "elementwise":
             return self._elementwise(op, ins, outs, compute)
-        copies = () if op.strided else tuple(i for i, x in enumerate(ins) if not x.contiguous)
+        accepts = ACCEPTS.get(op.builder)
+        copies = tuple(i for i, x in enumerate(ins) if not x.contiguous and not (accepts and accepts(x)))
         plain = tuple(layout(x.shape, x.dtype, None, x.device) if i in copies else x for i, x in enumerate(ins))
         builder = op.kernel or BUILDERS.get(op.builder)
         if builder is None:

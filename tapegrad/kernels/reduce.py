@@ -172,8 +172,8 @@ class Walk:
 def walk(shape: tuple[int, ...], axes: tuple[int, ...]) -> Walk:
     """Merge the axes of a C-contiguous `shape`, of which `axes` are reduced."""
     if any(shape[a] == 0 for a in axes):  # nothing to reduce: every result is the start value
-        kept = prod(n for i, n in enumerate(shape) if i not in axes)
-        return Walk([(kept, 0)], [], 0, True)
+        results = prod(n for i, n in enumerate(shape) if i not in axes)
+        return Walk([(results, 0)], [], 0, True)
     groups: list[list] = []  # [size, is reduced], outermost first
     for i, n in enumerate(shape):
         if n == 1:
@@ -183,7 +183,9 @@ def walk(shape: tuple[int, ...], axes: tuple[int, ...]) -> Walk:
         else:
             groups.append([n, i in axes])
     inner, inner_is_reduced = groups.pop() if groups else (1, False)
-    kept, reduced, stride = [], [], inner
+    kept: list[tuple[int, int]] = []
+    reduced: list[tuple[int, int]] = []
+    stride = inner
     for n, is_reduced in reversed(groups):
         (reduced if is_reduced else kept).insert(0, (n, stride))
         stride *= n

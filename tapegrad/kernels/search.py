@@ -123,13 +123,14 @@ def _steps(
 def _place(ins: tuple[Layout, ...], attrs: dict, largest: bool) -> tuple[Step, ...]:
     dtype = ins[0].dtype
     constants = key_constants(dtype)
-    bound = {"T": storage(dtype), "K": constants["K"], "worst": constants["LOW" if largest else "TOP"]}
+    bound: dict = {"T": storage(dtype), "K": constants["K"], "worst": constants["LOW" if largest else "TOP"]}
     bound |= {"better": greater if largest else less, "key": order_key(dtype, nan_last=largest)}
     if bound["key"] is not same:
         bound |= constants
     sides = _along(ins[0].shape, attrs["axis"])
     if sides[1] == 0:
-        raise ShapeError(f"{'argmax' if largest else 'argmin'}: an axis of length 0 has no extremum; check the shape first")
+        name = "argmax" if largest else "argmin"
+        raise ShapeError(f"{name}: an axis of length 0 has no extremum; check the shape first")
     columns = {k: v for k, v in bound.items() if k != "worst"}
     return _steps(
         lambda: place_in_rows.address(**bound), lambda: place_in_columns.address(**columns), sides, KEY_DTYPE[dtype]

@@ -38,7 +38,6 @@ from .language import Inline, inline
 __all__ = ["Skeleton", "inline", "skeleton"]
 
 OURS = ("tapegrad.kernels.", "tapegrad.ops.")  # modules whose sources are part of the cache folder's name
-RAISED = 100  # status where the compiled function raised an exception, which only user code can
 _PARAMETER = re.compile(r"(\w+)\s*:\s*(\*?)\s*(\w+)$")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from ..layouts import Layout
-from .keys import KEY_DTYPE, key_constants, order_key
+from .keys import KEY_DTYPE, key_constants, key_limits, order_key
 from .language import TypeVar, fill_zero, inline, offset
 from .launch import Step, kernel
 from .reduce import WORK, storage
@@ -129,10 +129,8 @@ def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[S
     shape = x.shape or (1,)
     n, inner = shape[axis], prod(shape[axis + 1 :])
     outer = prod(shape[:axis])
-    bound = key_constants(x.dtype)
-    low, top = bound["LOW"], bound["TOP"]
-    if not x.dtype.is_float:
-        bound = {"K": bound["K"]}
+    low, top = key_limits(x.dtype)
+    bound = key_constants(x.dtype) if x.dtype.is_float else {"K": KEY_DTYPE[x.dtype]}
     address = argsort_lines.address(
         T=storage(x.dtype), key=order_key(x.dtype, nan_last=not descending), DESCENDING=int(descending),
         BYTES=KEY_DTYPE[x.dtype].itemsize, SIGNED=int(low < 0), MIRROR=low + top, **bound,

@@ -143,7 +143,7 @@ def tile(typingctx, rows, vectors, a, a_row, a_step, b, b_step, c, c_row, count,
 
 @intrinsic(prefer_literal=True)
 def add_products(typingctx, width, sums, a, a_step, b, b_step, count):
-    """sums[c] += sum over i < count of a[i * a_step + c] * b[i * b_step + c], for c < `width` (literal, whole vectors)."""
+    """sums[c] += sum over i < count of a[i * a_step + c] * b[i * b_step + c], for c < `width` (literal)."""
 
     def codegen(context, builder, sig, args):
         _, sums, a, a_step, b, b_step, count = args

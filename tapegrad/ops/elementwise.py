@@ -38,13 +38,13 @@ def divide(x, y):
     return x / y
 
 
-@elementwise(dtypes="arith", reference=np.floor_divide)
+@elementwise(dtypes="arith", reference=np.floor_divide, samples=[dict(values=((2.1, 2.4), (0.9, 1.0))), dict(values=((2.1, 2.4), (-1.0, -0.9)))])
 def floor_divide(x, y):
     """The largest integer not above x / y. An integer divided by 0 gives 0, as in NumPy."""
     return x // y
 
 
-@elementwise(dtypes="arith", reference=np.remainder)
+@elementwise(dtypes="arith", reference=np.remainder, samples=[dict(values=((2.1, 2.4), (0.9, 1.0))), dict(values=((2.1, 2.4), (-1.0, -0.9)))])
 def remainder(x, y):
     """x - floor(x / y) * y, with the sign of y. An integer modulo 0 gives 0, as in NumPy."""
     return x % y

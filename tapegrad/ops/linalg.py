@@ -21,7 +21,7 @@ def _same_dtype(a, b):
     return astype(a, meet), astype(b, meet)
 
 
-@primitive(public=False, strided=True, builder="matmul")
+@primitive(public=False, builder="matmul")
 def matmul_kernel(a: Tensor, b: Tensor):
     """Matrix products over the last two axes; leading axes broadcast."""
     return (a, b), {}
@@ -112,8 +112,8 @@ def diagonal(x: Tensor, offset=0):
     return slice_view(flat, (0,) * lead + (first if count else 0,), (*x.shape[:-2], count), (1,) * lead + (columns + 1,))
 
 
-@composite(reference=np.einsum, samples=[dict(args=("ij,jk->ik",), shapes=((3, 4), (4, 2)), first=True), dict(args=("bij,bjk,k->bi",), shapes=((2, 3, 4), (2, 4, 5), (5,)), first=True),
-                                         dict(args=("ii->i",), shapes=((3, 3),), first=True), dict(args=("i...,i->...",), shapes=((3, 2), (3,)), first=True), dict(args=("ij->j",), shapes=((3, 4),), first=True)])
+@composite(reference=np.einsum, samples=[dict(args=("ij,jk->ik",), shapes=((3, 4), (4, 2)), at=(1, 2)), dict(args=("bij,bjk,k->bi",), shapes=((2, 3, 4), (2, 4, 5), (5,)), at=(1, 2, 3)),
+                                         dict(args=("ii->i",), shapes=((3, 3),), at=(1,)), dict(args=("i...,i->...",), shapes=((3, 2), (3,)), at=(1, 2)), dict(args=("ij->j",), shapes=((3, 4),), at=(1,))])
 def einsum(subscripts, *operands):
     """Einstein summation, as in NumPy: "ij,jk->ik" is a matrix product. Letters, `...`, repeated letters, implicit output."""
     from .registry import _interpreter

@@ -206,7 +206,7 @@ def _(g, y, x, starts, sizes, steps):
     return embed(g, x.shape, starts, steps)
 
 
-@primitive(public=False, strided=True)
+@primitive(public=False)
 def embed(x: Tensor, shape, starts, steps):
     """Zeros of `shape` with x written at the places `slice_view` would read: its transpose."""
     return (x,), {"shape": shape, "starts": starts, "steps": steps}

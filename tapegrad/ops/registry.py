@@ -57,7 +57,6 @@ class Op:
         self.adjoints: dict[int | None, Callable] = {}
         self.saves: dict[int | None, tuple | None] = {}
         self.reference: Callable | None = data.pop("reference", None)
-        self.strided: bool = data.pop("strided", False)  # its kernel takes any strides
         self.differentiable: bool = data.pop("differentiable", True)
         self.samples: list = data.pop("samples", [])
         self.kernel: Any = data.pop("kernel", None)  # a user's array kernel

@@ -120,17 +120,21 @@ def tanh(e: Emitter, x: Value) -> Value:
     h = s p + (s - 1) / 2 where p = expm1(2r) / 2; 1 + h is computed beside it, not from it, to round but once.
     """
     form = FORM[x.type]
-    half, low = e.const(0.5, x.type), e.const(-TANH_HIGH[x.type], x.type)
+    half, end = e.const(0.5, x.type), e.const(-TANH_HIGH[x.type], x.type)
     c = e.neg(e.abs(x))
-    c = e.select(e.compare("gt", low, c), low, c)
+    c = e.select(e.compare("gt", end, c), end, c)
     magic = e.const(form.magic + form.bias, x.type)
     t = e.fma(c, e.const(2 * LOG2E, x.type), magic)
-    n, r = e.sub(t, magic), c
-    for part in (LN2,) if x.type == "f32" else LN2_PARTS["f64"]:
-        r = e.fma(n, e.const(-0.5 * part, x.type), r)
+    n = e.sub(t, magic)
+    high, low = (LN2, 0.0) if x.type == "f32" else LN2_PARTS["f64"]
+    r = e.fma(n, e.const(-0.5 * high, x.type), c)  # exact
     s = power_of_two(e, t)
     p = horner(e, r, [c * 2.0 ** (k + 1) for k, c in enumerate(EXPM1_Q[x.type])])
-    p = e.fma(e.mul(r, r), p, r)
+    square = e.mul(r, r)
+    if low:  # what r lacks, added last
+        p = e.add(r, e.fma(square, p, e.mul(n, e.const(-0.5 * low, x.type))))
+    else:
+        p = e.fma(square, p, r)
     h = e.fma(s, p, e.fma(s, half, e.neg(half)))
     q = e.div(h, e.fma(s, p, e.fma(s, half, half)))
     return e.copysign(e.fma(e.neg(h), q, h), x)
