@@ -376,6 +376,11 @@ def _pool_arguments(x, kernel_size, stride, padding, op_name: str, dilation=1):
     pads = tuple((p, p) for p in padding)
     if any(_out_length(*v) < 1 for v in zip(x.shape[-2:], kernel, stride, pads, dilation, strict=True)):
         raise ShapeError(f"{op_name}: windows of {kernel} do not fit into images of {x.shape[-2:]} with padding {padding}")
+    if dilation != (1, 1) and padding != (0, 0):
+        for n, k, s, p, d in zip(x.shape[-2:], kernel, stride, padding, dilation):
+            for first in range(-p, n + p - d * (k - 1), s):
+                if not any(0 <= first + i * d < n for i in range(k)):
+                    raise ShapeError(f"{op_name}: with dilation {dilation} and padding {padding}, a window holds nothing but padding; use less padding")
     return kernel, stride, pads, dilation
 
 
