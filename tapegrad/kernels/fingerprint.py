@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..dtypes import DType
+from ..ops.registry import Op
 from .language import Inline, Intrinsic, TypeVar
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -43,6 +44,8 @@ def _value(value, seen: list):
         return ("frozenset", *sorted(repr(_value(v, seen)) for v in value))
     if kind in (DType, TypeVar, Intrinsic):
         return (kind.__name__, value.name)
+    if isinstance(value, Op) and value.kind == "elementwise":
+        return ("op", value.dtype_rule, _function(value.fn, seen))
     if kind is Inline:
         return ("inline", value.reassoc, _function(value.function, seen))
     if isinstance(value, np.generic | np.dtype):

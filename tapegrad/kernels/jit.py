@@ -74,12 +74,15 @@ class Host:
 HOST = Host()
 
 
-def load(symbol: str, key: str | None, build: Callable[[], str], *, optimise: bool = False) -> int:
+def load(
+    symbol: str, key: str | None, build: Callable[[], str], *, optimise: bool = False, runtime: bool = False
+) -> int:
     """The address of the kernel `symbol`, compiled from `build()`'s LLVM IR if it is not in the cache.
 
     `key` holds all that determines the code, apart from tapegrad's own sources, the versions and the processor; with
     None the code is compiled afresh and not stored. `optimise` runs LLVM's O3 passes before the code generator. Loading
-    the same key twice gives the same address.
+    the same key twice gives the same address. `runtime` accepts code that calls the runtime of Numba, which `build` has
+    started; it is not stored, because the next process may not have one.
     """
     if key is None:
         key, stored = f"unstored {next(_serial)}", False
@@ -95,15 +98,28 @@ def load(symbol: str, key: str | None, build: Callable[[], str], *, optimise: bo
             unique = f"{symbol}_{digest[:16]}"
             code = object_cache().read(digest) if stored else None
             if code is None:
-                code = compile_object(symbol, build(), unique, optimise)
+                text = build()
+                try:
+                    code = compile_object(symbol, text, unique, optimise)
+                except NeedsRuntime:
+                    if not runtime:
+                        raise
+                    code, stored = compile_object(symbol, text, unique, optimise, registered=True), False
                 if stored:
                     object_cache().write(digest, code)
             _loaded[digest] = _add_object(code, unique)
         return _loaded[digest]
 
 
-def compile_object(symbol: str, text: str, unique: str, optimise: bool = False) -> bytes:
-    """Object code of the LLVM IR `text`, in which `symbol` is renamed to `unique`."""
+class NeedsRuntime(KernelError):
+    """The code calls functions that no library has and that somebody registered with LLVM: Numba's runtime."""
+
+
+def compile_object(symbol: str, text: str, unique: str, optimise: bool = False, registered: bool = False) -> bytes:
+    """Object code of the LLVM IR `text`, in which `symbol` is renamed to `unique`.
+
+    `registered`: it may call functions that were registered with LLVM in this process.
+    """
     llvm = _llvm()
     try:
         module = llvm.parse_assembly(text)
@@ -119,8 +135,10 @@ def compile_object(symbol: str, text: str, unique: str, optimise: bool = False) 
     if optimise:
         run_passes(module, keep=unique)
     missing = unresolved(module)
-    if missing:
-        raise KernelError(f"kernel {symbol} {_what_is_missing(missing)}.")
+    known = [name for name in missing if llvm.address_of_symbol(name)]
+    if missing and not (registered and known == missing):
+        kind = NeedsRuntime if known == missing else KernelError
+        raise kind(f"kernel {symbol} {_what_is_missing(missing)}.")
     return _emitter().emit_object(module)
 
 

@@ -41,12 +41,19 @@ def _(a, b):
 
 @matmul_kernel.adjoint(0, saves=(1,))
 def _(g, y, a, b):
-    return matmul_kernel(g, swapaxes(b, -1, -2))
+    return _product_like(a, g, swapaxes(b, -1, -2))
 
 
 @matmul_kernel.adjoint(1, saves=(0,))
 def _(g, y, a, b):
-    return matmul_kernel(swapaxes(a, -1, -2), g)
+    return _product_like(b, swapaxes(a, -1, -2), g)
+
+
+def _product_like(x, left, right):
+    """left @ right, laid out as x is: the gradient of a transposed weight comes out in the weight's own order, without a copy."""
+    if x.strides[-2] == 1 and x.strides[-1] != 1:
+        return swapaxes(matmul_kernel(swapaxes(right, -1, -2), swapaxes(left, -1, -2)), -1, -2)
+    return matmul_kernel(left, right)
 
 
 _MATMUL = [dict(shapes=((3, 4), (4, 2))), dict(shapes=((4,), (4,))), dict(shapes=((2, 3, 4), (4,))), dict(shapes=((4,), (2, 4, 3))),
