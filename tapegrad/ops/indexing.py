@@ -9,8 +9,8 @@ import numpy as np
 from ..dtypes import DEFAULT, as_dtype, bool_, int64
 from ..errors import DtypeError, IndexOutOfRange, ShapeError
 from .axes import one_axis
-from .movement import astype, broadcast_to, permute, reshape, slice_view
-from .registry import Tensor, composite, primitive
+from .movement import astype, broadcast_to, embed, permute, reshape, slice_view
+from .registry import Tensor, composite, primitive, run_with, view
 
 
 def integers(x, op_name: str, argument: str):
@@ -224,8 +224,26 @@ def nonzero(x: Tensor):
     return tuple(flat // math.prod(x.shape[a + 1:]) % x.shape[a] for a in range(x.ndim))
 
 
+@view(public=False)
+def item_view(x: Tensor, at):
+    """x[at] for one integer: the commonest index, as one row."""
+    return (x,), {"at": at}
+
+
+@item_view.shape
+def _(x, at):
+    return x.shape[1:], x.strides[1:], at * x.strides[0]
+
+
+@item_view.adjoint(0, saves=())
+def _(g, y, x, at):
+    return embed(reshape(g, (1, *g.shape)), x.shape, (at,) + (0,) * (x.ndim - 1), (1,) * x.ndim)
+
+
 def index(x, key):
     """x[key]: integers, slices, `...`, None, integer arrays and boolean masks, with NumPy's meaning."""
+    if type(key) is int and x.ndim and -x.shape[0] <= key < x.shape[0]:
+        return run_with(item_view, (x,), at=key % x.shape[0])
     items = _expanded(x, key)
     parts, shape, arrays = [], [], []  # parts: (start, size, step) of each axis
     axis = 0
