@@ -10,6 +10,7 @@ tensor([2., 4., 6.])
 from __future__ import annotations
 
 from . import errors, linalg, testing
+from .custom import elementwise, kernel
 from .dtypes import DType, float32, float64, int32, int64, uint8
 from .dtypes import bool_ as bool
 from .kernels.run import get_num_threads, set_num_threads
@@ -111,6 +112,8 @@ from .ops.reduce import argmax, argmin, cumsum, logsumexp, mean, norm, prod, std
 from .ops.reduce import max_ as max
 from .ops.reduce import min_ as min
 from .ops.reduce import sum_ as sum
+from .info import info
+from .saving import load, save
 from .tape import assign, interop, methods  # noqa: F401  complete Tensor
 from .tape.anomaly import detect_anomaly
 from .tape.create import (
@@ -129,5 +132,6 @@ from .tape.functional import grad, hessian, hvp, jacobian, jvp, value_and_grad, 
 from .tape.interop import from_dlpack
 from .tape.state import enable_grad, no_grad
 from .tape.tensor import Tensor
+from . import data, nn, optim, testing  # isort: skip  they stand on everything above
 
 __version__ = "0.1.0"

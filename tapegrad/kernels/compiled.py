@@ -9,6 +9,7 @@ Numba (in `user_code.py`) is imported only where the object code is not stored y
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,8 +23,9 @@ from .elementwise import ELEMENT, MEMORY, aligned, driver, merged
 from .fingerprint import fingerprint
 from .launch import Step
 from .skeleton import numba_version
+from .status import RAISED
 
-GRAIN = 8192  # elements worth a thread of their own: a function that needs Numba has loops, some 10 ns an element
+GRAIN = 2500  # elements in some 25 µs: a function that needs Numba has loops, about 10 ns an element
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _address(op: Op, scalar: Scalar, inputs: tuple[DType, ...], result: DType, c
     if found is None:
         words = ([d.name for d in inputs], result.name, compute.name, moves, op.truths, op.dtype_rule)
         text = scalar.text and repr((scalar.text, words, numba_version()))
-        symbol = "compiled"
+        symbol = "compiled_" + re.sub(r"\W", "_", scalar.op_name)
 
         def build() -> str:
             return _module(symbol, op, scalar, inputs, result, compute, moves)
@@ -163,7 +165,7 @@ loop:
   %more = icmp slt i64 %next, %e
   br i1 %more, label %loop, label %done
 failed:
-  ret i32 100
+  ret i32 {RAISED}
 done:
   ret i32 0
 }}

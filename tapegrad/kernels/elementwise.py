@@ -339,25 +339,31 @@ def _body(k: Kernel, e: Emitter, at: str, mask: str | None, splats: dict[int, Va
         _write(e, k, j, v, at, mask)
 
 
-def _driver(k: Kernel, symbol: str) -> str:
-    """The ABI function: one call of @row for a flat range, or one per row of the outer dimensions."""
-    n = len(k.operands)
+def driver(operands: list[str], symbol: str, checked: bool = False) -> str:
+    """The ABI function: one call of @row for a flat range, or one per row of the outer dimensions.
+
+    `checked`: @row returns a status, other than 0 to stop, and takes a pointer to the words that follow the walk's.
+    """
+    n = len(operands)
+    tail = ", ptr %tail" if checked else ""
     load_word = "  %{0}p = getelementptr i64, ptr %args, i64 {1}\n  %{0} = load i64, ptr %{0}p, align 8\n"
     out = [f"define i32 @{symbol}(ptr %args, i64 %begin, i64 %end) {{\nentry:\n"]
     out.append(load_word.format("inner", n) + load_word.format("dims", n + 1))
-    for i, kind in enumerate(k.operands):
+    for i, kind in enumerate(operands):
         memory = _memory(kind)
         out.append(load_word.format(f"a{i}", i) + load_word.format(f"o{i}", n + 2 + i) + load_word.format(f"s{i}", 2 * n + 2 + i))
         out.append(f"  %q{i} = inttoptr i64 %a{i} to ptr\n  %p{i} = getelementptr {memory}, ptr %q{i}, i64 %o{i}\n")
     strides = ", ".join(f"i64 %s{i}" for i in range(n))
     flat = ", ".join(f"ptr %p{i}" for i in range(n))
+    out.append(f"  %extents = getelementptr i64, ptr %args, i64 {3 * n + 2}\n")
+    if checked:
+        out.append(f"  %walked = mul i64 %dims, {n + 1}\n  %tail = getelementptr i64, ptr %extents, i64 %walked\n")
     out.append(f"""  %flat = icmp eq i64 %dims, 0
   br i1 %flat, label %one, label %check
 one:
-  call void @row({flat}, {strides}, i64 %begin, i64 %end)
-  ret i32 0
+  {"%all = call i32" if checked else "call void"} @row({flat}, {strides}, i64 %begin, i64 %end{tail})
+  ret i32 {"%all" if checked else "0"}
 check:
-  %extents = getelementptr i64, ptr %args, i64 {3 * n + 2}
   %steps = getelementptr i64, ptr %extents, i64 %dims
   %last = sub i64 %dims, 1
   %some = icmp slt i64 %begin, %end
@@ -377,24 +383,31 @@ axis:
         out.append(f"  %b{i} = mul i64 %dims, {i}\n  %c{i} = add i64 %b{i}, %d\n  %tp{i} = getelementptr i64, ptr %steps, i64 %c{i}\n"
                    f"  %t{i} = load i64, ptr %tp{i}, align 8\n  %m{i} = mul i64 %at, %t{i}\n  %f{i}n = add i64 %f{i}, %m{i}\n")
     out.append("  %d1 = sub i64 %d, 1\n  %up = icmp sge i64 %d1, 0\n  br i1 %up, label %axis, label %call\ncall:\n")
-    for i, kind in enumerate(k.operands):
+    for i, kind in enumerate(operands):
         out.append(f"  %w{i} = getelementptr {_memory(kind)}, ptr %p{i}, i64 %f{i}n\n")
     rows = ", ".join(f"ptr %w{i}" for i in range(n))
-    out.append(f"""  call void @row({rows}, {strides}, i64 0, i64 %inner)
+    out.append(f"""  {"%status = call i32" if checked else "call void"} @row({rows}, {strides}, i64 0, i64 %inner{tail})
   %r1 = add i64 %r, 1
   %more = icmp slt i64 %r1, %end
-  br i1 %more, label %rows, label %done
-done:
-  ret i32 0
-}}
 """)
+    if checked:
+        out.append("""  %fine = icmp eq i32 %status, 0
+  %on = and i1 %more, %fine
+  br i1 %on, label %rows, label %done
+done:
+  %result = phi i32 [0, %check], [%status, %call]
+  ret i32 %result
+}
+""")
+    else:
+        out.append("  br i1 %more, label %rows, label %done\ndone:\n  ret i32 0\n}\n")
     return "".join(out)
 
 
 def _module(k: Kernel, symbol: str) -> str:
     e = Emitter(k.width)
     row = _inner(k, e)
-    return "\n".join([*e.declared.values(), *e.definitions, row, _driver(k, symbol)])
+    return "\n".join([*e.declared.values(), *e.definitions, row, driver(k.operands, symbol)])
 
 
 def merged(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:

@@ -49,7 +49,7 @@ def broadcast(op_name: str, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 def infer(op: Op, ins: tuple[Layout, ...], attrs: dict) -> tuple[tuple[Layout, ...], DType | None, int]:
     """Output layouts, the dtype an elementwise op computes in, and a view's offset."""
-    device = device_of(op, ins)
+    device = device_of(op, ins) if ins else attrs.get("device", "cpu")
     if op.kind == "elementwise":
         compute, result = elementwise_dtypes(op, tuple(x.dtype for x in ins))
         if attrs.get("dtype") is not None:
@@ -77,9 +77,7 @@ def _count(op: Op) -> int:
 
 
 def device_of(op: Op, ins: tuple[Layout, ...]) -> str:
-    """The device that all inputs share; scalars (0-d) go where the others are."""
-    if not ins:
-        return "cpu"
+    """The device that all inputs share."""
     device = ins[0].device
     for x in ins:
         if x.device != device:

@@ -7,12 +7,14 @@ chained behind it.
 
 from __future__ import annotations
 
+import dis
 import linecache
 import re
 import types as python_types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import llvmlite.binding as llvm
 import numba
@@ -61,12 +63,10 @@ def scalar_core(scalar, kinds: list[str]) -> Core:
     function = prepared(scalar.function)
     arguments = tuple(KINDS[k] for k in kinds)
     what = f"{scalar.op_name}'s derivative" if scalar.component is not None else scalar.op_name
-    found = checked(what, function, arguments, dual.FLAGS)
     if scalar.component is not None:
-        _check_components(scalar, function, found)
-        function = _component(function, scalar.component, scalar.arity, isinstance(found, types.BaseTuple))
-    else:
-        _number(what, function, found)
+        returned = _return_type(what, function, arguments)
+        _check_components(scalar, function, returned)
+        function = _component(function, scalar.component, scalar.arity, isinstance(returned, types.BaseTuple))
     for index in scalar.by:
         function = dual.partial(function, index, scalar.arity)
     dispatcher = function if hasattr(function, "py_func") else _jit(function, dual.FLAGS)
@@ -81,8 +81,7 @@ def array_core(name: str, function: Callable, arguments: tuple, options: dict) -
     )
     flags = FAST if options["reassoc"] else dual.FLAGS
     dispatcher = _jit(prepared(function), flags, boundscheck=options["boundscheck"])
-    core = _core(name, dispatcher, typed, None)
-    return core
+    return _core(name, dispatcher, typed, number=False)
 
 
 _BY_NUMBER = {**_BY_DTYPE, "bool": types.boolean}
@@ -93,9 +92,9 @@ def _jit(function: Callable, flags, **more) -> Any:
     return numba.njit(error_model="numpy", fastmath=set(flags), **unboxed, **more)(function)
 
 
-def checked(what: str, function: Callable, arguments: tuple, flags) -> Any:
+def _return_type(what: str, function: Callable, arguments: tuple) -> Any:
     """The type that the function returns; a KernelError where Numba cannot compile it."""
-    dispatcher = _jit(function, flags)
+    dispatcher = _jit(function, dual.FLAGS)
     _compile(what, dispatcher, arguments)
     return types.unliteral(dispatcher.overloads[arguments].signature.return_type)
 
@@ -123,10 +122,13 @@ def _chained(error: BaseException | None) -> KernelError | None:
     return None
 
 
-def _core(what: str, dispatcher, arguments: tuple, number: bool | None = True) -> Core:
+def _core(what: str, dispatcher, arguments: tuple, number: bool = True) -> Core:
     _compile(what, dispatcher, arguments)
     compiled = dispatcher.overloads[arguments]
-    module = llvm.parse_assembly(compiled.library.get_llvm_str())
+    text = compiled.library.get_llvm_str()
+    if ".numba.unresolved$" in text:
+        _recursive.append(dispatcher)
+    module = llvm.parse_assembly(_resolved(text))
     returned = types.unliteral(compiled.signature.return_type)
     if number:
         return Core(module, compiled.fndesc.llvm_func_name, _number(what, dispatcher.py_func, returned))
@@ -136,6 +138,26 @@ def _core(what: str, dispatcher, arguments: tuple, number: bool | None = True) -
             "writes its outputs, as in out[0] = total."
         )
     return Core(module, compiled.fndesc.llvm_func_name)
+
+
+_recursive: list = []  # functions whose code in Numba's engine our kernels call
+
+
+def _resolved(text: str) -> str:
+    """IR in which recursive calls have a target.
+
+    Numba makes them through a pointer that its own linker fills in. Where the function called is not in this module (it
+    was specialised for another type), its address in Numba's engine is registered with LLVM under a name of its own.
+    """
+    for name in set(re.findall(r'@"?\.numba\.unresolved\$([\w.$]+)"? = ', text)):
+        target = name
+        if not re.search(rf'^define [^\n]*@"?{re.escape(name)}"?\(', text, flags=re.M):
+            target = f"numba_recursion_{name}"
+            llvm.add_symbol(target, cpu_target.target_context.codegen()._engine.get_function_address(name))
+            text += f'\ndeclare void @"{target}"()\n'
+        pointer = rf'^(@"?\.numba\.unresolved\${re.escape(name)}"? = )[^\n]*$'
+        text = re.sub(pointer, lambda m, to=target: f'{m[1]}internal constant ptr @"{to}"', text, flags=re.M)
+    return text
 
 
 def _number(what: str, function: Callable, returned) -> str:
@@ -217,7 +239,7 @@ def prepared(function: Callable, known: dict | None = None) -> Callable:
 
 def _callable(value, known: dict):
     if isinstance(value, Op) and value.kind == "elementwise":
-        value = value.fn
+        value = getattr(value.fn, "py_func", value.fn)
     elif type(value) is not python_types.FunctionType or _numba_knows(value):
         return value
     if value not in known:
@@ -239,7 +261,12 @@ def _typeof_op(op: Op, context) -> types.Type | None:
     """An elementwise op found as an attribute (`tg.tanh`) is its function."""
     if op.kind != "elementwise":
         return None
-    return types.Dispatcher(_callable(op, {}))
+    if op not in _dispatchers:
+        _dispatchers[op] = _callable(op, {})
+    return types.Dispatcher(_dispatchers[op])
+
+
+_dispatchers: WeakKeyDictionary[Op, Any] = WeakKeyDictionary()  # Numba's types hold theirs weakly
 
 
 # errors
@@ -257,6 +284,9 @@ def explained(what: str, function: Callable, arguments: tuple, error: Exception)
     sites = [(file, int(line)) for file, line in sites if "numba" not in file] or [
         (function.__code__.co_filename, int(n)) for n in re.findall(r"\(line (\d+)\)", said)
     ]
+    missing = re.search(r"NameError: name '(\w+)'", said)
+    if missing and not sites:
+        sites = _uses(function.__code__, missing[1])
     where = ""
     if sites:
         file, line = sites[-1]
@@ -267,3 +297,9 @@ def explained(what: str, function: Callable, arguments: tuple, error: Exception)
     return (
         f"{what} ({_place(function)}) cannot be compiled by Numba for inputs ({shown}){where}: {said.rstrip('. ')}. {HINT}."
     )
+
+
+def _uses(code, name: str) -> list[tuple[str, int]]:
+    """File and line where a function uses a global name."""
+    found = [i for i in dis.get_instructions(code) if i.argval == name and i.positions is not None]
+    return [(code.co_filename, i.positions.lineno) for i in found if i.positions and i.positions.lineno][:1]

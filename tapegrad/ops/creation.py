@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-from ..dtypes import DEFAULT, as_dtype, bool_, int64, promote
+from ..dtypes import DEFAULT, as_dtype, bool_, float64, int64
 from ..errors import ShapeError
 from .movement import astype
 from .registry import Tensor, composite, primitive
@@ -35,7 +35,7 @@ def _(start, step, count):
 
 
 @composite(reference=np.arange, samples=[])
-def arange(start, stop=None, step=1, dtype=None):
+def arange(start, stop=None, step=1, dtype=None, device="cpu"):
     """start, start + step, … below stop; arange(n) counts from 0. Integers give int64, floats float32.
 
     >>> import tapegrad as tg
@@ -50,20 +50,19 @@ def arange(start, stop=None, step=1, dtype=None):
         dtype = int64 if all(isinstance(v, int) for v in (start, stop, step)) else DEFAULT
     dtype = as_dtype(dtype)
     count = math.ceil((stop - start) / step)
-    return _ramp(start, step, 0 if count < 0 else count, dtype)
+    return _ramp(start, step, 0 if count < 0 else count, dtype, device)
 
 
-def _ramp(start, step, count: int, dtype):
+def _ramp(start, step, count: int, dtype, device: str):
     from .registry import _interpreter
 
-    number = int if dtype.kind in "iu" else float
-    made = [astype(_interpreter.tensor(number(v), "arange"), dtype) if dtype.itemsize <= 4 or dtype.kind == "i" else astype(
-        _interpreter.tensor(np.float64(v), "arange"), dtype) for v in (start, step)]
+    number = int if dtype.kind in "iu" else np.float64
+    made = [astype(_interpreter.tensor(number(v), "arange", device), dtype) for v in (start, step)]
     return ramp(*made, count=count)
 
 
 @composite(reference=np.linspace, samples=[])
-def linspace(start, stop, num=50, endpoint=True, dtype=None):
+def linspace(start, stop, num=50, endpoint=True, dtype=None, device="cpu"):
     """`num` evenly spaced numbers from start to stop, stop included unless endpoint is False.
 
     >>> import tapegrad as tg
@@ -76,19 +75,17 @@ def linspace(start, stop, num=50, endpoint=True, dtype=None):
     wanted = as_dtype(dtype) if dtype is not None else DEFAULT
     gaps = (count - 1) if endpoint else count
     step = (stop - start) / gaps if gaps > 0 else 0.0
-    exact = as_dtype("float64")
-    made = _ramp(start, step, count, exact)
-    return astype(made if stop >= start else made, promote(wanted, wanted))
+    return astype(_ramp(start, step, count, float64, device), wanted)
 
 
 @primitive(public=False, differentiable=False)
-def tri(rows, columns, k):
+def tri(rows, columns, k, device):
     """True on and below diagonal k."""
-    return (), {"rows": rows, "columns": columns, "k": k}
+    return (), {"rows": rows, "columns": columns, "k": k, "device": device}
 
 
 @tri.shape
-def _(rows, columns, k):
+def _(rows, columns, k, device):
     return (rows, columns), bool_
 
 
@@ -109,12 +106,12 @@ def _triangle(x, k, name, above):
 
     if x.ndim < 2:
         raise ShapeError(f"{name}: wanted at least two axes, got shape {x.shape}")
-    below = tri(x.shape[-2], x.shape[-1], operator.index(k))
+    below = tri(x.shape[-2], x.shape[-1], operator.index(k), x.device)
     return where(below, 0, x) if above else where(below, x, 0)
 
 
 @composite(reference=np.eye, samples=[])
-def eye(n, m=None, k=0, dtype=None):
+def eye(n, m=None, k=0, dtype=None, device="cpu"):
     """Ones on diagonal k of an n × m matrix (m = n if not given), zeros elsewhere.
 
     >>> import tapegrad as tg
@@ -127,4 +124,4 @@ def eye(n, m=None, k=0, dtype=None):
         raise ShapeError(f"eye: {rows} × {columns} is not a matrix")
     from .elementwise import logical_xor
 
-    return astype(logical_xor(tri(rows, columns, k), tri(rows, columns, k - 1)), as_dtype(dtype) if dtype is not None else DEFAULT)
+    return astype(logical_xor(tri(rows, columns, k, device), tri(rows, columns, k - 1, device)), as_dtype(dtype) if dtype is not None else DEFAULT)

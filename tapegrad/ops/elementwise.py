@@ -304,8 +304,8 @@ def minimum(x, y):
 
 @elementwise(dtypes="keep", public=False, reference=np.clip, samples=[dict(values=((-2.0, 2.0), (-1.0, -0.5), (0.5, 1.0)))])
 def clip_both(x, low, high):
-    """x limited to [low, high]; the gradient passes where low <= x <= high, and goes to the limit elsewhere."""
-    return low if x < low else (high if x > high else x)
+    """x limited to [low, high], to `high` where that is below `low`; the gradient passes where low <= x <= high, and goes to the limit elsewhere."""
+    return x if (low <= x) & (x <= high) else min(max(x, low), high)
 
 
 @composite(method=True, reference=lambda x, min=None, max=None: np.clip(x, min, max),

@@ -147,7 +147,7 @@ def one_hot(x: Tensor, num_classes, dtype=None):
     """
     from .creation import eye
 
-    return take(eye(operator.index(num_classes), dtype=as_dtype(dtype) if dtype is not None else DEFAULT), integers(x, "one_hot", "x"), 0)
+    return take(eye(operator.index(num_classes), dtype=as_dtype(dtype) if dtype is not None else DEFAULT, device=x.device), integers(x, "one_hot", "x"), 0)
 
 
 # order

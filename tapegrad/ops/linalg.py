@@ -11,7 +11,7 @@ from .creation import eye, tril
 from .elementwise import exp, multiply
 from .movement import astype, broadcast_to, expand_dims, permute, reshape, swapaxes
 from .reduce import sum_
-from .registry import Tensor, composite, primitive
+from .registry import Tensor, composite, primitive, run_with
 
 
 def _same_dtype(a, b):
@@ -63,6 +63,8 @@ _MATMUL = [dict(shapes=((3, 4), (4, 2))), dict(shapes=((4,), (4,))), dict(shapes
 @composite(reference=np.matmul, samples=_MATMUL, method=True)
 def matmul(a: Tensor, b: Tensor):
     """The matrix product a @ b: over the last axis of a and the last but one of b; leading axes broadcast; 1-D is a vector."""
+    if a.ndim == 2 and b.ndim == 2 and a.dtype is b.dtype and a.dtype.is_float and a.shape[1] == b.shape[0]:
+        return run_with(matmul_kernel, (a, b))  # the commonest case, without further questions
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: wanted at least one axis each; use * for numbers")
     inner = b.shape[0] if b.ndim == 1 else b.shape[-2]
@@ -276,7 +278,7 @@ def solve(a: Tensor, b: Tensor):
 def inv(a: Tensor):
     """The inverse of each matrix. Raises KernelError where one is singular. To solve a system, `solve` is faster and more accurate."""
     a = _matrix(a, "linalg.inv")
-    return solve_kernel(a, broadcast_to(eye(a.shape[-1], dtype=a.dtype), a.shape))
+    return solve_kernel(a, broadcast_to(eye(a.shape[-1], dtype=a.dtype, device=a.device), a.shape))
 
 
 @primitive(public=False, builder="slogdet", outputs=2)
@@ -325,7 +327,7 @@ def _(a):
 def _(g, y, a):
     # Murray 2016, "Differentiation of the Cholesky decomposition": L⁻ᵀ Φ(Lᵀ ḡ) L⁻¹, symmetrised.
     inner = tril(matmul_kernel(swapaxes(y, -1, -2), tril(g)))
-    inner = inner - eye(a.shape[-1], dtype=g.dtype) * inner * 0.5
+    inner = inner - eye(a.shape[-1], dtype=g.dtype, device=g.device) * inner * 0.5
     left = triangular_solve(y, inner, lower=True, transpose=True)
     both = triangular_solve(y, swapaxes(left, -1, -2), lower=True, transpose=True)
     return (both + swapaxes(both, -1, -2)) * 0.5

@@ -348,10 +348,12 @@ def _pads(pad_width, ndim: int) -> tuple[tuple[int, int], ...]:
            samples=[dict(shapes=((2, 3),), args=(((1, 2), (0, 1)),)), dict(shapes=((3,),), args=(2,))])
 def pad(x: Tensor, pad_width, constant_values=0):
     """x with `constant_values` around it; pad_width as in NumPy: a number, (before, after), or such a pair for each axis."""
+    from .registry import _interpreter
+
     pads = _pads(pad_width, x.ndim)
     if any(a < 0 or b < 0 for a, b in pads):
         raise ShapeError(f"pad: pad_width {pad_width!r} is negative; cut with slices instead")
-    value = broadcast_to(astype(where_scalar(constant_values), x.dtype), ())
+    value = broadcast_to(astype(_interpreter.tensor(constant_values, "pad", x.device), x.dtype), ())
     return pad_constant(x, value, pads)
 
 

@@ -88,7 +88,7 @@ def _(g, y, logits, target, ignore_index):
     from .elementwise import where
 
     column = expand_dims(target, -1)
-    share = softmax_kernel(logits, 1) - astype(column == arange(logits.shape[1]), logits.dtype)
+    share = softmax_kernel(logits, 1) - astype(column == arange(logits.shape[1], device=logits.device), logits.dtype)
     return where(column == ignore_index, 0.0, share * expand_dims(g, -1))
 
 
@@ -473,7 +473,7 @@ def dropout(input: Tensor, p=0.5, training=True):
         raise ShapeError(f"dropout: p is a probability between 0 and 1, not {p!r}")
     if not training or p == 0.0:
         return input
-    keep = bernoulli(1.0 - p, input.shape)
+    keep = bernoulli(1.0 - p, input.shape, input.device)
     return multiply(input, multiply(astype(keep, floating(input).dtype), 1.0 / (1.0 - p) if p < 1.0 else 0.0))
 
 

@@ -55,13 +55,13 @@ def set_seed_state(state: tuple[int, int]) -> None:
     _generator.draws = int(state[1])
 
 
-def _next_state():
+def _next_state(device):
     """The int64 pair that one draw reads."""
     import numpy as np
 
     from .registry import _interpreter
 
-    state = _interpreter.tensor(np.array([_generator.seed, _generator.draws], np.int64), "random")
+    state = _interpreter.tensor(np.array([_generator.seed, _generator.draws], np.int64), "random", device)
     _generator.draws += 1
     return state
 
@@ -104,40 +104,40 @@ def _float(dtype, op_name: str):
 
 
 @composite(samples=[])
-def uniform(low=0.0, high=1.0, size=None, dtype=None):
+def uniform(low=0.0, high=1.0, size=None, dtype=None, device="cpu"):
     """Numbers drawn evenly from [low, high), of shape `size`. float32 unless said otherwise."""
-    drawn = _uniform(_next_state(), shape=_size(size, "uniform"), dtype=_float(dtype, "uniform"))
+    drawn = _uniform(_next_state(device), shape=_size(size, "uniform"), dtype=_float(dtype, "uniform"))
     if isinstance(low, int | float) and isinstance(high, int | float) and (low, high) == (0.0, 1.0):
         return drawn
     return drawn * (high - low) + low
 
 
 @composite(samples=[])
-def normal(loc=0.0, scale=1.0, size=None, dtype=None):
+def normal(loc=0.0, scale=1.0, size=None, dtype=None, device="cpu"):
     """Numbers from the normal distribution of mean `loc` and standard deviation `scale`, of shape `size`.
 
     Gradients flow to loc and scale where these are tensors.
     """
     if isinstance(loc, tuple | list):
         raise DtypeError(f"normal: loc is {loc!r}; give the shape as size={loc!r}")
-    drawn = _normal(_next_state(), shape=_size(size, "normal"), dtype=_float(dtype, "normal"))
+    drawn = _normal(_next_state(device), shape=_size(size, "normal"), dtype=_float(dtype, "normal"))
     if isinstance(loc, int | float) and isinstance(scale, int | float) and (loc, scale) == (0.0, 1.0):
         return drawn
     return drawn * scale + loc
 
 
 @composite(samples=[])
-def bernoulli(p=0.5, size=None):
+def bernoulli(p=0.5, size=None, device="cpu"):
     """True with probability p, False otherwise; a bool tensor of shape `size`."""
     if not isinstance(p, int | float) or not 0.0 <= p <= 1.0:
         raise ShapeError(f"bernoulli: p is a number between 0 and 1, not {p!r}")
     from .registry import _interpreter
 
-    return _bernoulli(_next_state(), _interpreter.tensor(float(p), "bernoulli"), shape=_size(size, "bernoulli"), dtype=bool_)
+    return _bernoulli(_next_state(device), _interpreter.tensor(float(p), "bernoulli", device), shape=_size(size, "bernoulli"), dtype=bool_)
 
 
 @composite(samples=[])
-def randint(low, high=None, size=None, dtype=None):
+def randint(low, high=None, size=None, dtype=None, device="cpu"):
     """Integers drawn evenly from low to high - 1 (0 to low - 1 where high is not given), of shape `size`."""
     if high is None:
         low, high = 0, low
@@ -149,18 +149,18 @@ def randint(low, high=None, size=None, dtype=None):
     wanted = int64 if dtype is None else as_dtype(dtype)
     if wanted.kind != "i":
         raise DtypeError(f"randint: dtype must be int32 or int64, not {wanted.name}")
-    bounds = (_interpreter.tensor(low, "randint"), _interpreter.tensor(high, "randint"))
-    return astype(_randint(_next_state(), *bounds, shape=_size(size, "randint"), dtype=int64), wanted)
+    bounds = [_interpreter.tensor(bound, "randint", device) for bound in (low, high)]
+    return astype(_randint(_next_state(device), *bounds, shape=_size(size, "randint"), dtype=int64), wanted)
 
 
 @composite(samples=[])
-def permutation(x):
+def permutation(x, device="cpu"):
     """The integers 0 to x - 1 in random order, or a tensor with the rows of x in random order."""
     if isinstance(x, int):
         if x < 0:
             raise ShapeError(f"permutation: {x} is negative")
-        return _permutation(_next_state(), shape=(x,), dtype=int64)
+        return _permutation(_next_state(device), shape=(x,), dtype=int64)
     from .registry import _interpreter
 
     t = _interpreter.tensor(x, "permutation")
-    return take(t, permutation(t.shape[0]), 0)
+    return take(t, permutation(t.shape[0], t.device), 0)

@@ -265,7 +265,8 @@ def norm(x: Tensor, ord=2, axis=None, keepdims=False):
         return sqrt_or_zero(sum_(x * x, axis, keepdims))
     size = abs(x)
     if ord == math.inf:
-        return max_(size, axis, keepdims)
+        nothing = any(x.shape[a] == 0 for a in many_axes(axis, x.ndim, "norm"))
+        return (sum_ if nothing else max_)(size, axis, keepdims)  # of no elements: 0, as in NumPy
     if ord == -math.inf:
         return min_(size, axis, keepdims)
     if ord == 1:

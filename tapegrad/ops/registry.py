@@ -143,15 +143,20 @@ def _tensor_places(signature: inspect.Signature) -> tuple[tuple[int, str], ...]:
 
 def _with_tensors(op: Op, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Arguments annotated "Tensor" as tensors, so that definitions can use shapes and operators at once."""
-    is_tensor, converted = _interpreter.is_tensor, None
+    is_tensor, converted, given = _interpreter.is_tensor, None, len(args)
     for i, name in op.tensor_places:
-        if i < len(args):
+        if i < given:
             if not is_tensor(args[i]):
                 converted = converted or list(args)
-                converted[i] = _interpreter.tensor(args[i], op.name)
+                converted[i] = _interpreter.tensor(args[i], op.name, _device(args, kwargs))
         elif name in kwargs and not is_tensor(kwargs[name]):
-            kwargs = {**kwargs, name: _interpreter.tensor(kwargs[name], op.name)}
+            kwargs = {**kwargs, name: _interpreter.tensor(kwargs[name], op.name, _device(args, kwargs))}
     return (args if converted is None else tuple(converted)), kwargs
+
+
+def _device(args: tuple, kwargs: dict) -> str:
+    """Where the first tensor among the arguments is; arrays and numbers beside it go there."""
+    return next((a.device for a in (*args, *kwargs.values()) if _interpreter.is_tensor(a)), "cpu")
 
 
 def run_with(op: Op, inputs: tuple, **attrs):

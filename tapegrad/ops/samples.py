@@ -15,6 +15,7 @@ attrs              the keyword arguments
 gather             True: the tensors are passed as one list
 =================  =====================================================================================
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -69,7 +70,15 @@ def draw(op: Op, rng: np.random.Generator, samples: list[dict] | None = None) ->
         every = (sample["shapes"],) if "shapes" in sample else STANDARD[op.arity]
         for shapes in every:
             tensors = [_draw(rng, tuple(shape), sample, i) for i, shape in enumerate(shapes)]
-            made.append(Drawn(tensors, tuple(sample.get("args", ())), sample.get("at"), dict(sample.get("attrs", {})), sample.get("gather", False)))
+            made.append(
+                Drawn(
+                    tensors,
+                    tuple(sample.get("args", ())),
+                    sample.get("at"),
+                    dict(sample.get("attrs", {})),
+                    sample.get("gather", False),
+                )
+            )
     return made
 
 

@@ -15,6 +15,7 @@ from .. import dtypes
 from ..dtypes import DType, weak_scalar
 from ..errors import DtypeError, KernelError, TapeError
 from ..kernels import run
+from ..kernels.memory import array_at
 from ..kernels.prepare import Prepared, backend
 from ..kernels.status import SENTENCES
 from ..layouts import Layout, layout
@@ -118,6 +119,10 @@ def call(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, launch: Launch)
         a, b = inputs
         status = fast(launch.pack(a.address, b.address, address) + launch.static, 0, launch.extent)
         passive = a.node is None and b.node is None
+    elif len(inputs) == 1:
+        a = inputs[0]
+        status = fast(launch.pack(a.address, address) + launch.static, 0, launch.extent)
+        passive = a.node is None
     else:
         status = fast(launch.pack(*[t.address for t in inputs], address) + launch.static, 0, launch.extent)
         passive = True
@@ -217,12 +222,19 @@ def contiguous_copy(t: Tensor) -> Tensor:
 
 def record(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, results: tuple[Tensor, ...], state) -> None:
     """Append the row that made `results`."""
+    parents: tuple
     if len(inputs) == 2:
         a, b = inputs
-        parents: tuple = (a.node, b.node)
+        parents = (a.node, b.node)
         keeps, needs_output = op.keeps.get((parents[0] is not None, parents[1] is not None)) or kept(op, parents)
         row = Row(op, parents, (a if keeps[0] else a.layout, b if keeps[1] else b.layout), attrs, order(), state)
         indexed = a.index or b.index
+    elif len(inputs) == 1:
+        a = inputs[0]
+        parents = (a.node,)
+        keeps, needs_output = op.keeps.get((True,)) or kept(op, parents)
+        row = Row(op, parents, inputs if keeps[0] else (a.layout,), attrs, order(), state)
+        indexed = a.index
     else:
         parents = tuple([t.node for t in inputs])
         keeps, needs_output = op.keeps.get(tuple([p is not None for p in parents])) or kept(op, parents)
@@ -270,9 +282,9 @@ def kept(op: Op, parents: tuple) -> tuple[tuple[bool, ...], bool]:
 
 def coerce(op: Op, args: tuple) -> tuple[Tensor, ...]:
     """All inputs as tensors; Python scalars take the dtype of the tensors beside them."""
-    made: list = [a if type(a) is Tensor or isinstance(a, SCALARS) else as_tensor(a, op.name) for a in args]
+    device = next((a.layout.device for a in args if type(a) is Tensor), "cpu")
+    made: list = [a if type(a) is Tensor or isinstance(a, SCALARS) else as_tensor(a, op.name, device) for a in args]
     tensors = [t for i, t in enumerate(made) if type(t) is Tensor and i not in op.truths]
-    device = next((t.layout.device for t in made if type(t) is Tensor), "cpu")
     beside: DType | None = None
     for t in tensors:
         beside = t.layout.dtype if beside is None else dtypes.promote(beside, t.layout.dtype)
@@ -307,14 +319,14 @@ def as_scalar_dtype(value) -> DType:
     return dtypes.bool_ if isinstance(value, bool) else dtypes.int64 if isinstance(value, int) else dtypes.DEFAULT
 
 
-def as_tensor(x, op_name: str) -> Tensor:
-    """A tensor of an array, a list or a scalar that an op was given."""
+def as_tensor(x, op_name: str, device: str = "cpu") -> Tensor:
+    """A tensor of an array, a list or a scalar that an op was given; a tensor stays what and where it is."""
     if type(x) is Tensor:
         return x
     from .create import tensor
 
     try:
-        return tensor(x)
+        return tensor(x, device=device)
     except DtypeError as error:
         raise DtypeError(f"{op_name}: {error}") from None
 
@@ -373,12 +385,4 @@ registry.set_interpreter(Interpreter)
 
 def host_array(t: Tensor) -> np.ndarray:
     """A NumPy view of the tensor's memory. It does not keep the buffer alive: copy before the tensor goes."""
-    x = t.layout
-    if x.size == 0:
-        return np.empty(x.shape, x.dtype.numpy)
-    low = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if s < 0)
-    high = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if s > 0)
-    item = x.dtype.itemsize
-    raw = (ctypes.c_char * ((high - low + 1) * item)).from_address(t.address + low * item)
-    flat = np.frombuffer(memoryview(raw), x.dtype.numpy)
-    return np.lib.stride_tricks.as_strided(flat[-low:], x.shape, tuple(s * item for s in x.strides))
+    return array_at(t.address, t.layout)

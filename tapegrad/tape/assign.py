@@ -69,7 +69,7 @@ def write(t: Tensor, key, value) -> None:
             mask = REGISTRY["reshape"](mask, mask.shape + (1,) * (t.ndim - mask.ndim))
             copy_(t, REGISTRY["where"](mask, where_scalar(value), t.detach()).astype(t.dtype))
             return
-    positions = index(REGISTRY["arange"](t.size).reshape(t.shape), key)
+    positions = index(REGISTRY["arange"](t.size, device=t.device).reshape(t.shape), key)
     scatter_into(t, positions, value)
 
 

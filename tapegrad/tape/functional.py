@@ -218,7 +218,7 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
             _check_tensor(y, "jacobian")
             record = _outer(fresh, args) or _tracks(y, fresh)
             rows: list[list[Tensor]] = [[] for _ in fresh]
-            units = REGISTRY["eye"](y.size, dtype=y.dtype)
+            units = REGISTRY["eye"](y.size, dtype=y.dtype, device=y.device)
             for i in range(y.size):
                 for row, g in zip(rows, _pull(y, units[i].reshape(y.shape), fresh, record, release=False), strict=True):
                     row.append(g)

@@ -51,7 +51,7 @@ def array_ufunc(self: Tensor, ufunc, method: str, *inputs, **kwargs):
             f"np.{ufunc.__name__} with method {method!r} and arguments {sorted(kwargs)} has no tapegrad op; "
             "use the functions of tapegrad, or convert with .numpy() where no gradient is needed"
         )
-    return op(*(as_tensor(x, op.name) if isinstance(x, np.ndarray | np.generic) else x for x in inputs))
+    return op(*(as_tensor(x, op.name, self.device) if isinstance(x, np.ndarray | np.generic) else x for x in inputs))
 
 
 def dlpack(self: Tensor, **kwargs):

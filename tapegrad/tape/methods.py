@@ -104,7 +104,7 @@ def _install() -> None:
         setattr(Tensor, f"__{name}__", _operator(REGISTRY[op_name], False))
     setattr(Tensor, "__hash__", object.__hash__)  # noqa: B010  equality is elementwise, identity is the key
     special = {
-        "__pow__": _power, "__rpow__": _operator(REGISTRY["power"], True), "__matmul__": lambda a, b: linalg.matmul(a, b),
+        "__pow__": _power, "__rpow__": _operator(REGISTRY["power"], True), "__matmul__": lambda a, b: (linalg.matmul.fn if type(b) is Tensor else linalg.matmul)(a, b),
         "__rmatmul__": lambda a, b: linalg.matmul(b, a), "__neg__": lambda x: run(REGISTRY["negative"], (x,)), "__pos__": lambda x: x,
         "__abs__": lambda x: run(REGISTRY["abs"], (x,)), "__invert__": lambda x: run(REGISTRY["logical_not"], (x,)),
         "__getitem__": lambda x, key: indexing.index(x, key), "__setitem__": _setitem, "__iter__": _iter, "__len__": _len,

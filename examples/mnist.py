@@ -1,0 +1,129 @@
+"""Train a network on MNIST digits: a multilayer perceptron, or with --cnn a small convolutional network.
+
+    python examples/mnist.py                                  # the subset that ships with tapegrad
+    python examples/mnist.py --cnn --epochs 3 --plot
+    TAPEGRAD_DATA=/path/to/data python examples/mnist.py --hidden 1024 1024 --epochs 3      # the full set
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import tapegrad as tg
+import tapegrad.nn.functional as F
+from tapegrad import data, nn, optim
+
+
+class MLP(nn.Module):
+    """784 pixels, hidden layers with ReLU, 10 logits."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        sizes = [784, *hidden, 10]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:]))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+def cnn() -> nn.Module:
+    """Two convolutions with pooling, two linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, 10),
+    )
+
+
+def accuracy(model, digits) -> float:
+    """The share of digits whose largest logit is the right one."""
+    model.eval()
+    right = 0
+    with tg.no_grad():
+        for images, labels in data.DataLoader(digits, batch_size=500):
+            right += int((model(tg.tensor(images)).argmax(1) == tg.tensor(labels)).sum())
+    model.train()
+    return right / len(digits)
+
+
+def train(model, digits, test, args):
+    """Adam on the cross entropy, its learning rate falling to zero; the running loss and the test accuracy of each epoch."""
+    loader = data.DataLoader(digits, batch_size=args.batch_size, shuffle=True, drop_last=True, seed=args.seed)
+    optimizer = optim.Adam(model.parameters(), lr=args.lr)
+    losses, accuracies, step_time = [], [], 0.0
+    live = sys.stdout.isatty()
+    for epoch in range(args.epochs):
+        start = time.perf_counter()
+        for i, (images, labels) in enumerate(loader, 1):
+            loss = F.cross_entropy(model(tg.tensor(images)), tg.tensor(labels))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.param_groups[0]["lr"] = args.lr * (1.0 - len(losses) / (args.epochs * len(loader)))
+            optimizer.step()
+            losses.append(loss.item())
+            if live and i % 20 == 0:
+                print(f"\repoch {epoch + 1}/{args.epochs}  {i / len(loader):4.0%}  loss {sum(losses[-20:]) / 20:.4f}", end="", flush=True)
+        step_time = (time.perf_counter() - start) / len(loader)
+        accuracies.append(accuracy(model, test))
+        mean = sum(losses[-len(loader):]) / len(loader)
+        print(f"{chr(13) if live else ''}epoch {epoch + 1}/{args.epochs}  loss {mean:.4f}  test accuracy {accuracies[-1]:.2%}  {step_time * 1e3:.2f} ms per iteration")
+    return losses, accuracies
+
+
+def plot(losses, accuracies, path) -> None:
+    """The learning curve as a picture."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        sys.exit("--plot needs matplotlib: pip install 'tapegrad[plot]'")
+    figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
+    width = max(len(losses) // 200, 1)
+    smooth = [sum(losses[i:i + width]) / width for i in range(0, len(losses) - width + 1, width)]
+    left.plot([i * width for i in range(len(smooth))], smooth, color="tab:blue")
+    left.set(xlabel="iteration", ylabel="training loss (blue)", yscale="log")
+    right = left.twinx()
+    per_epoch = len(losses) // len(accuracies)
+    right.plot([per_epoch * (i + 1) for i in range(len(accuracies))], [100 * a for a in accuracies], "o-", color="tab:orange")
+    right.set(ylabel="test accuracy in % (orange)")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    print(f"learning curve: {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cnn", action="store_true", help="a convolutional network instead of an MLP")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256], help="hidden layers of the MLP")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="threads that large kernels use")
+    parser.add_argument("--save", default="out/mnist.safetensors", help="where the trained model goes")
+    parser.add_argument("--plot", nargs="?", const="out/mnist.png", help="draw the learning curve, as PNG")
+    parser.add_argument("--quick", action="store_true", help="one short epoch, to see that it runs")
+    args = parser.parse_args()
+    if args.threads:
+        tg.set_num_threads(args.threads)
+    tg.seed(args.seed)
+    digits, test = data.mnist()
+    if args.quick:
+        args.epochs, digits, test = 1, data.ArrayDataset(*digits[:1000]), data.ArrayDataset(*test[:500])
+    start = time.perf_counter()
+    model = cnn() if args.cnn else MLP(args.hidden)
+    print(f"{len(digits):,} training and {len(test):,} test digits, {sum(p.size for p in model.parameters()):,} parameters")
+    losses, accuracies = train(model, digits, test, args)
+    Path(args.save).parent.mkdir(parents=True, exist_ok=True)
+    tg.save(args.save, model.state_dict())
+    print(f"test accuracy {accuracies[-1]:.2%} after {time.perf_counter() - start:.1f} s; model: {args.save}")
+    if args.plot:
+        plot(losses, accuracies, args.plot)
+
+
+if __name__ == "__main__":
+    main()

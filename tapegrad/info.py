@@ -1,0 +1,68 @@
+"""`tg.info()`: what this installation runs on."""
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+
+
+from . import config
+from .kernels import blas, jit
+from .kernels.run import get_num_threads
+from .tape.pool import POOL
+
+PACKAGES = ("tapegrad", "numpy", "numba", "llvmlite", "scipy-openblas32", "safetensors")
+
+
+class Info(dict):
+    """A dict that prints as a table."""
+
+    def __repr__(self) -> str:
+        lines = []
+        for key, value in self.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
+            lines.append(f"{key:10} {value}")
+        return "\n".join(lines)
+
+
+def info() -> Info:
+    """Versions, CPU, vector width, BLAS core, threads, caches, memory and GPU, for bug reports and benchmarks.
+
+    >>> sorted(info())
+    ['blas', 'cache', 'cpu', 'device', 'gpu', 'memory', 'platform', 'threads', 'vector', 'versions']
+    """
+    return Info(
+        versions={"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
+        platform=platform.platform(),
+        cpu=_cpu(),
+        vector=f"{jit.HOST.vector_bits} bits ({jit.HOST.cpu})",
+        blas=f"OpenBLAS, core {blas.core_name()}, {blas.threads()} thread per call",
+        threads={"used": get_num_threads(), "usable": config.usable_cores()},
+        cache=dict(jit.statistics()),
+        memory=POOL.stats(),
+        device="cpu",
+        gpu="not used: this version has no CUDA kernels",
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor() or "unknown"
+    return platform.processor() or "unknown"
+
+
+

@@ -1,0 +1,243 @@
+"""Module: a function with parameters, made of smaller ones."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..errors import CheckpointError, TapeError
+from ..tape.create import tensor
+from ..tape.state import no_grad
+from ..tape.tensor import Leaf, Tensor
+
+
+def Parameter(data, requires_grad: bool = True) -> Tensor:
+    """A leaf tensor with a copy of `data` that requires a gradient: a Module that holds it as an attribute owns it.
+
+    >>> Parameter([1.0, 2.0])
+    tensor([1., 2.], requires_grad=True)
+    """
+    return tensor(data, requires_grad=requires_grad)
+
+
+class Module:
+    """The parent of everything with parameters. Give it a `forward`; attributes that are modules or leaves are found by name.
+
+    A tensor attribute with requires_grad=True is a parameter, a module attribute a child. `register_buffer` adds tensors
+    that are saved but not trained.
+
+    >>> import tapegrad as tg
+    >>> class Line(Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.slope = Parameter(2.0)
+    ...     def forward(self, x):
+    ...         return self.slope * x
+    >>> Line()(tg.tensor(3.0)).item()
+    6.0
+    >>> [name for name, p in Line().named_parameters()]
+    ['slope']
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_parameters", OrderedDict())
+        object.__setattr__(self, "_buffers", OrderedDict())
+        object.__setattr__(self, "_modules", OrderedDict())
+        object.__setattr__(self, "training", True)
+
+    # attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_modules" not in self.__dict__:
+            raise TapeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
+        rooms = (self._parameters, self._buffers, self._modules)
+        if isinstance(value, Tensor) and name in self._buffers:
+            self._buffers[name] = value
+            return
+        if isinstance(value, Module):
+            room: OrderedDict | None = self._modules
+        elif isinstance(value, Tensor) and type(value.node) is Leaf:
+            room = self._parameters
+        else:
+            room = next((r for r in rooms if name in r), None) if value is None else None
+        for r in rooms:
+            if r is not room:
+                r.pop(name, None)
+        if room is None:
+            object.__setattr__(self, name, value)
+        else:
+            self.__dict__.pop(name, None)
+            room[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        for room in ("_parameters", "_buffers", "_modules"):
+            found = self.__dict__.get(room)
+            if found is not None and name in found:
+                return found[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for room in (self._parameters, self._buffers, self._modules):
+            if name in room:
+                del room[name]
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self):
+        return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
+
+    def register_parameter(self, name: str, value: Tensor | None) -> None:
+        """Add a parameter under a name; None reserves the name."""
+        self._parameters[name] = value
+
+    def register_buffer(self, name: str, value: Tensor | None) -> None:
+        """Add a tensor that is saved with the module but not trained."""
+        self._buffers[name] = value
+
+    def add_module(self, name: str, module: Module) -> None:
+        """Add a child under a name that need not be an attribute name."""
+        if not isinstance(module, Module):
+            raise TapeError(f"add_module: {name!r} is a {type(module).__name__}, wanted a Module")
+        self._modules[name] = module
+
+    # running
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args, **kwargs):
+        """What the module computes. Every module defines its own."""
+        raise TapeError(f"{type(self).__name__} has no forward method; define forward(self, ...) to say what it computes")
+
+    # walking
+
+    def children(self) -> Iterator[Module]:
+        """The modules that are attributes of this one."""
+        return (m for m in self._modules.values() if m is not None)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each once, with dotted names."""
+        seen: set[int] = set()
+        stack = [(prefix, self)]
+        while stack:
+            name, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield name, module
+            below = [(f"{name}.{k}" if name else k, m) for k, m in module._modules.items() if m is not None]
+            stack.extend(reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        return (m for _, m in self.named_modules())
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """All parameters with dotted names; one that is shared comes once."""
+        yield from self._named("_parameters", prefix)
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """All buffers with dotted names."""
+        yield from self._named("_buffers", prefix)
+
+    def _named(self, room: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        seen: set[int] = set()
+        for name, module in self.named_modules(prefix):
+            for key, value in getattr(module, room).items():
+                if value is not None and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{name}.{key}" if name else key), value
+
+    def parameters(self) -> Iterator[Tensor]:
+        """All parameters, each once."""
+        return (p for _, p in self.named_parameters())
+
+    def buffers(self) -> Iterator[Tensor]:
+        """All buffers, each once."""
+        return (b for _, b in self.named_buffers())
+
+    def apply(self, fn: Callable[[Module], Any]) -> Module:
+        """Call fn on every module below, then on this one."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    # modes
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch training mode on, here and below: dropout drops."""
+        for module in self.modules():
+            object.__setattr__(module, "training", bool(mode))
+        return self
+
+    def eval(self) -> Module:
+        """Switch training mode off, here and below."""
+        return self.train(False)
+
+    def requires_grad_(self, on: bool = True) -> Module:
+        """Freeze (False) or unfreeze all parameters."""
+        for p in self.parameters():
+            p.requires_grad = on
+        return self
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters."""
+        for p in self.parameters():
+            if type(p.node) is Leaf:
+                p.grad = None
+
+    def to(self, target) -> Module:
+        """Convert all floating parameters and buffers to another dtype or device, in new tensors. Make the optimizer afterwards."""
+        for module in self.modules():
+            for room in (module._parameters, module._buffers):
+                for name, value in room.items():
+                    if value is not None and value.dtype.is_float:
+                        moved = value.detach().to(target)
+                        moved.requires_grad = value.requires_grad
+                        room[name] = moved
+        return self
+
+    # state
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of all parameters and buffers by dotted name: what `tg.save` takes."""
+        found = [*self.named_parameters(), *self.named_buffers()]
+        return {name: value.detach().copy() for name, value in found}
+
+    def load_state_dict(self, state: dict[str, Tensor], strict: bool = True) -> None:
+        """Write saved values into the parameters and buffers, in place.
+
+        Raises CheckpointError where names or shapes differ, listing them, before anything is written; strict=False takes
+        the names that are on both sides.
+        """
+        own = dict([*self.named_parameters(), *self.named_buffers()])
+        missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
+        shapes = [f"{n} (saved {tuple(state[n].shape)}, here {own[n].shape})" for n in own if n in state and tuple(state[n].shape) != own[n].shape]
+        problems = [f"shapes differ: {', '.join(shapes)}"] if shapes else []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(unexpected)}")
+        if problems:
+            raise CheckpointError(f"load_state_dict: the state does not belong to {type(self).__name__}; {'; '.join(problems)}")
+        with no_grad():
+            for name, value in own.items():
+                if name in state:
+                    value.copy_(state[name])
+
+    # showing
+
+    def extra_repr(self) -> str:
+        """What stands in the brackets of the repr."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = []
+        for name, module in self._modules.items():
+            body = repr(module).replace("\n", "\n  ")
+            lines.append(f"  ({name}): {body}")
+        head = f"{type(self).__name__}({self.extra_repr()}"
+        return head + ("\n" + "\n".join(lines) + "\n)" if lines else ")")

@@ -1,0 +1,158 @@
+"""`tg.save` and `tg.load`: tensors and plain values in one safetensors file. Never pickle.
+
+Nested dicts and lists are flattened to names joined by "/", with a JSON description in the file's metadata; a flat dict
+of tensors is an ordinary safetensors file that other libraries read. Files are written beside the target, synced and
+renamed, so a crash leaves the old file. Format: https://github.com/huggingface/safetensors.
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import CheckpointError, DtypeError
+from .tape.create import tensor
+from .tape.tensor import Tensor
+
+FORMAT = "tapegrad-1"
+KEY = "tapegrad"  # the metadata entry that holds the structure
+MAX_HEADER = 100 << 20  # bytes; safetensors itself refuses more
+
+
+def save(path: str | os.PathLike, state: dict[str, Any]) -> None:
+    """Write a dict of tensors, or of nested dicts and lists of tensors, numbers, strings and None.
+
+    >>> import os, tempfile
+    >>> import tapegrad as tg
+    >>> path = os.path.join(tempfile.mkdtemp(), "state.safetensors")
+    >>> save(path, {"weight": tg.ones(2), "step": 3})
+    >>> load(path)
+    {'weight': tensor([1., 1.]), 'step': 3}
+    """
+    from safetensors.numpy import save as pack
+
+    if not isinstance(state, dict):
+        raise DtypeError(f"save: wanted a dict, such as model.state_dict(), got {type(state).__name__}")
+    arrays: dict[str, np.ndarray] = {}
+    structure = _describe(state, "", arrays)
+    payload = pack(arrays, {KEY: json.dumps({"format": FORMAT, "state": structure}, ensure_ascii=False)})
+    _write(Path(path), payload)
+
+
+def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The value as JSON, with each tensor replaced by the name it is stored under."""
+    if isinstance(value, Tensor | np.ndarray):
+        stored, i = name, 2
+        while stored in arrays:
+            stored, i = f"{name}#{i}", i + 1
+        arrays[stored] = np.ascontiguousarray(value.detach().numpy() if isinstance(value, Tensor) else tensor(value).numpy())
+        return {"tensor": stored}
+    if value is None or isinstance(value, bool | int | str):
+        return {"value": value}
+    if isinstance(value, float):
+        return {"float": value.hex()}  # JSON has no inf or nan, and hex is exact
+    if isinstance(value, list | tuple):
+        return {"tuple" if isinstance(value, tuple) else "list": [_describe(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]}
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise DtypeError(f"save: the key {key!r} under {name or 'the top'} is not a string")
+        return {"dict": [[k, _describe(v, f"{name}/{k}" if name else k, arrays)] for k, v in value.items()]}
+    raise DtypeError(f"save: {name or 'the top'} is a {type(value).__name__}; only tensors, numbers, strings, None, lists, tuples and dicts are saved")
+
+
+def _write(path: Path, payload: bytes) -> None:
+    """All of the payload under that name, or nothing."""
+    folder = path.parent if str(path.parent) else Path(".")
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=folder)
+    except OSError as error:
+        raise CheckpointError(f"save: cannot write into {folder}: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o644)  # a temporary file is private
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise CheckpointError(f"save: writing {path} failed, and what was there before is untouched: {error.strerror}") from None
+    if os.name == "posix":
+        folder_handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(folder_handle)
+        finally:
+            os.close(folder_handle)
+
+
+def load(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what `save` wrote, or any safetensors file of supported dtypes: a dict of tensors.
+
+    Raises CheckpointError where the file is missing, truncated or damaged. Nothing in the file is executed.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as unpack
+
+    path = Path(path)
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"load: cannot read {path}: {error.strerror}") from None
+    header = _header(path, payload)
+    try:
+        arrays = unpack(payload)
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"load: {path} is damaged, or is no safetensors file: {error}") from None
+    try:
+        tensors = {name: tensor(array) for name, array in arrays.items()}
+    except DtypeError as error:
+        raise CheckpointError(f"load: {path} holds a dtype that tapegrad does not have: {error}") from None
+    described = header.get("__metadata__", {}).get(KEY)
+    if described is None:
+        return tensors
+    try:
+        structure = json.loads(described)
+        if structure["format"] != FORMAT:
+            raise CheckpointError(f"load: {path} has format {structure['format']!r}, this version reads {FORMAT!r}")
+        return _restore(structure["state"], tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"load: the structure in {path} is damaged: {type(error).__name__} {error}") from None
+
+
+def _header(path: Path, payload: bytes) -> dict:
+    """The JSON header, after a look at the sizes: 8 bytes of length, the header, the data."""
+    length = int.from_bytes(payload[:8], "little") if len(payload) >= 8 else -1
+    if not 2 <= length <= min(len(payload) - 8, MAX_HEADER):
+        raise CheckpointError(f"load: {path} is truncated, or is no safetensors file: it has {len(payload)} bytes and names a header of {length}")
+    try:
+        header = json.loads(payload[8: 8 + length])
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"load: the header of {path} is not JSON; the file is damaged, or is no safetensors file") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"load: the header of {path} is not a table of tensors")
+    return header
+
+
+def _restore(description: dict, tensors: dict[str, Tensor]) -> Any:
+    (kind, value), = description.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "value":
+        return value
+    if kind == "float":
+        return float.fromhex(value)
+    if kind in ("list", "tuple"):
+        made = [_restore(v, tensors) for v in value]
+        return tuple(made) if kind == "tuple" else made
+    if kind == "dict":
+        return {k: _restore(v, tensors) for k, v in value}
+    raise KeyError(kind)
