@@ -11,7 +11,7 @@ from .kernels import blas, jit
 from .kernels.run import get_num_threads
 from .tape.pool import POOL
 
-PACKAGES = ("tapegrad", "numpy", "numba", "llvmlite", "scipy-openblas32", "safetensors")
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy-openblas32", "safetensors")
 
 
 class Info(dict):
@@ -33,7 +33,7 @@ def info() -> Info:
     ['blas', 'cache', 'cpu', 'device', 'gpu', 'memory', 'platform', 'threads', 'vector', 'versions']
     """
     return Info(
-        versions={"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
+        versions={"tapegrad": sys.modules["tapegrad"].__version__, "python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
         platform=platform.platform(),
         cpu=_cpu(),
         vector=f"{jit.HOST.vector_bits} bits ({jit.HOST.cpu})",

@@ -117,3 +117,11 @@ def test_the_branch_not_taken_gives_no_nan():
     tg.where(x > 0, tg.sqrt(x), 0.0).sum().backward()
     with np.errstate(all="ignore"):
         assert x.grad.numpy()[1] == 0.25
+
+
+@pytest.mark.parametrize("limits", [{"min": -1.0}, {"max": 2.0}, {"min": -1.0, "max": 2.0}])
+def test_clip_passes_the_gradient_at_its_limits(limits):
+    x = tg.tensor([-5.0, -1.0, 0.0, 2.0, 5.0], requires_grad=True)
+    x.clip(**limits).sum().backward()
+    inside = (x.numpy() >= limits.get("min", -9.0)) & (x.numpy() <= limits.get("max", 9.0))
+    np.testing.assert_array_equal(x.grad.numpy(), inside)

@@ -50,7 +50,7 @@ def log_softmax(input, dim: int = -1) -> Tensor:
 def normalize(input, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """input divided by its norm of order p along `dim`, at least eps."""
     input = as_tensor(input, "normalize")
-    return input / reduce.norm(input, p, dim, keepdims=True).clip(min=eps)
+    return input / reduce.norm(input, dim, True, p).clip(min=eps)
 
 
 def _paired(input, target, op_name: str) -> tuple[Tensor, Tensor]:

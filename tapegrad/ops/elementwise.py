@@ -308,6 +308,18 @@ def clip_both(x, low, high):
     return x if (low <= x) & (x <= high) else min(max(x, low), high)
 
 
+@elementwise(dtypes="keep", public=False, reference=np.maximum)
+def clip_low(x, low):
+    """The larger of x and low; unlike in maximum, all of the gradient goes to x where they are equal."""
+    return x if x >= low else max(x, low)
+
+
+@elementwise(dtypes="keep", public=False, reference=np.minimum)
+def clip_high(x, high):
+    """The smaller of x and high; unlike in minimum, all of the gradient goes to x where they are equal."""
+    return x if x <= high else min(x, high)
+
+
 @composite(method=True, reference=lambda x, min=None, max=None: np.clip(x, min, max),
            samples=[dict(shapes=((3, 4),), attrs=dict(min=-0.5, max=0.5)), dict(shapes=((5,),), attrs=dict(max=0.3))])
 def clip(x, min=None, max=None):
@@ -315,8 +327,8 @@ def clip(x, min=None, max=None):
     if min is not None and max is not None:
         return clip_both(x, min, max)
     if min is not None:
-        return maximum(x, min)
-    return minimum(x, max) if max is not None else identity_copy(x)
+        return clip_low(x, min)
+    return clip_high(x, max) if max is not None else identity_copy(x)
 
 
 @elementwise(dtypes="keep", public=False, reference=np.positive)
