@@ -9,8 +9,8 @@ from tapegrad.ops.registry import REGISTRY, Op
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "ops.md"
 ROOMS = {
-    "elementwise": "Elementwise", "reduce": "Reductions", "linalg": "Linear algebra", "movement": "Movement",
-    "indexing": "Indexing, sorting", "creation": "Creation", "network": "Networks (`tapegrad.nn.functional`)",
+    "elementwise": "Elementwise", "activation": "Activations", "comparison": "Comparisons, logic, tests", "reduce": "Reductions", "linalg": "Linear algebra", "movement": "Movement",
+    "indexing": "Indexing, sorting", "creation": "Creation", "network": "Networks (`F` is `tapegrad.nn.functional`)", "convolution": "Convolution", "pooling": "Pooling",
     "random": "Random numbers",
 }
 SPACES = {"": "tg", "nn": "F", "linalg": "tg.linalg"}

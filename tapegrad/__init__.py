@@ -9,11 +9,27 @@ tensor([2., 4., 6.])
 """
 from __future__ import annotations
 
-from . import errors, linalg, testing
+from . import errors, linalg
 from .custom import elementwise, kernel
 from .dtypes import DType, float32, float64, int32, int64, uint8
 from .dtypes import bool_ as bool
 from .kernels.run import get_num_threads, set_num_threads
+from .ops.activation import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, softsign
+from .ops.comparison import (
+    equal,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    not_equal,
+)
 from .ops.creation import arange, eye, linspace, tril, triu
 from .ops.elementwise import (
     abs_ as abs,
@@ -29,48 +45,27 @@ from .ops.elementwise import (
     cos,
     cosh,
     divide,
-    elu,
-    equal,
     erf,
     exp,
     exp2,
     expm1,
     floor,
     floor_divide,
-    gelu,
-    greater,
-    greater_equal,
-    isfinite,
-    isinf,
-    isnan,
-    leaky_relu,
-    less,
-    less_equal,
     log,
     log1p,
     log2,
     log10,
-    logical_and,
-    logical_not,
-    logical_or,
-    logical_xor,
     maximum,
     minimum,
     multiply,
     negative,
-    not_equal,
     power,
     reciprocal,
-    relu,
     remainder,
     rsqrt,
-    sigmoid,
     sign,
-    silu,
     sin,
     sinh,
-    softplus,
-    softsign,
     sqrt,
     square,
     subtract,

@@ -4,24 +4,13 @@ from __future__ import annotations
 from ..dtypes import promote
 from ..errors import ShapeError
 from ..ops import network, reduce
-from ..ops.elementwise import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, softsign, tanh
+from ..ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from ..ops.activation import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, softsign
+from ..ops.elementwise import tanh
 from ..ops.indexing import one_hot, take_along_axis
 from ..ops.movement import expand_dims, pad, squeeze
-from ..ops.network import (
-    avg_pool1d,
-    avg_pool2d,
-    conv1d,
-    conv2d,
-    conv_transpose1d,
-    conv_transpose2d,
-    cross_entropy,
-    dropout,
-    embedding,
-    linear,
-    max_pool1d,
-    max_pool2d,
-    reduce_losses,
-)
+from ..ops.network import cross_entropy, dropout, embedding, linear, reduce_losses
+from ..ops.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from ..tape.apply import as_tensor
 from ..tape.tensor import Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 
 from ..errors import ShapeError, TapegradError
-from ..ops import network
+from ..ops import convolution, network, pooling
 from ..ops.axes import pair
 from ..ops.movement import flatten
 from ..tape.create import zeros
@@ -60,7 +60,7 @@ class _Conv(Module):
     """What Conv1d and Conv2d share."""
 
     axes = 2
-    op = staticmethod(network.conv2d)
+    op = staticmethod(convolution.conv2d)
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
                  bias: bool = True, dtype=None):
@@ -98,7 +98,7 @@ class Conv1d(_Conv):
     """Cross-correlation of sequences (N, C, L) with out_channels filters."""
 
     axes = 1
-    op = staticmethod(network.conv1d)
+    op = staticmethod(convolution.conv1d)
 
 
 class Embedding(Module):
@@ -122,7 +122,7 @@ class Embedding(Module):
 class _Pool(Module):
     """What MaxPool2d and AvgPool2d share."""
 
-    op = staticmethod(network.max_pool2d)
+    op = staticmethod(pooling.max_pool2d)
 
     def __init__(self, kernel_size, stride=None, padding=0):
         super().__init__()
@@ -144,7 +144,7 @@ class MaxPool2d(_Pool):
 class AvgPool2d(_Pool):
     """The mean of each window of images (N, C, H, W)."""
 
-    op = staticmethod(network.avg_pool2d)
+    op = staticmethod(pooling.avg_pool2d)
 
 
 class Dropout(Module):

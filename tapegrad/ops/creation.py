@@ -122,6 +122,6 @@ def eye(n, m=None, k=0, dtype=None, device="cpu"):
     columns = rows if m is None else operator.index(m)
     if rows < 0 or columns < 0:
         raise ShapeError(f"eye: {rows} × {columns} is not a matrix")
-    from .elementwise import logical_xor
+    from .comparison import logical_xor
 
     return astype(logical_xor(tri(rows, columns, k, device), tri(rows, columns, k - 1, device)), as_dtype(dtype) if dtype is not None else DEFAULT)

@@ -5,11 +5,11 @@ import string
 
 import numpy as np
 
-from ..dtypes import DEFAULT, promote
+from ..dtypes import promote
 from ..errors import DtypeError, ShapeError
 from .creation import eye, tril
 from .elementwise import exp, multiply
-from .movement import astype, broadcast_to, expand_dims, permute, reshape, swapaxes
+from .movement import astype, broadcast_to, expand_dims, floating, permute, reshape, swapaxes
 from .reduce import sum_
 from .registry import Tensor, composite, primitive, run_with
 
@@ -229,7 +229,7 @@ def _contract(a, ta: list[str], b, tb: list[str], later: set[str]):
 def _matrix(x, op_name: str, square: bool = True):
     if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
         raise ShapeError(f"{op_name}: wanted {'square matrices' if square else 'matrices'} in the last two axes, got shape {x.shape}")
-    return x if x.dtype.is_float else astype(x, DEFAULT)
+    return floating(x)
 
 
 @primitive(public=False, builder="solve")

@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-from ..dtypes import as_dtype, promote
+from ..dtypes import DEFAULT, as_dtype, promote
 from ..errors import DtypeError, ShapeError
 from ..layouts import row_major
 from .axes import many_axes, one_axis
@@ -34,6 +34,11 @@ def astype(x: Tensor, dtype):
     """x converted to `dtype`; x itself where it has it already. Floats outside an integer's range are clamped to it."""
     dtype = as_dtype(dtype)
     return x if x.dtype is dtype else run_with(cast, (x,), dtype=dtype)
+
+
+def floating(x):
+    """x itself where it is floating, else x in the default float dtype."""
+    return x if x.dtype.is_float else astype(x, DEFAULT)
 
 
 @composite(method=True, reference=lambda x: x.copy(), samples=[dict(shapes=((3, 4),))])

@@ -5,11 +5,12 @@ import math
 
 import numpy as np
 
-from ..dtypes import DEFAULT, bool_, int64
+from ..dtypes import bool_, int64
 from ..errors import ShapeError
 from .axes import many_axes, one_axis
-from .elementwise import equal, exp, multiply, where
-from .movement import astype, broadcast_to, flip, pad, permute, reshape
+from .comparison import equal
+from .elementwise import exp, multiply, where
+from .movement import astype, broadcast_to, floating, flip, pad, permute, reshape
 from .registry import Tensor, composite, elementwise, primitive
 
 _AXES = [dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=(0, 2))), dict(shapes=((3, 4),), attrs=dict(axis=-1, keepdims=True)),
@@ -62,7 +63,7 @@ def mean(x: Tensor, axis=None, keepdims=False):
     """The mean over the axes given, or all. Integers give float32."""
     axes = many_axes(axis, x.ndim, "mean")
     _not_empty(x, axes, "mean")
-    x = x if x.dtype.is_float else astype(x, DEFAULT)
+    x = floating(x)
     return multiply(sum_(x, axes, keepdims), 1.0 / math.prod(x.shape[a] for a in axes))
 
 
@@ -133,7 +134,7 @@ def var(x: Tensor, axis=None, keepdims=False, correction=0):
     """The variance over the axes given, or all: the mean squared distance from the mean, divided by n - correction."""
     axes = many_axes(axis, x.ndim, "var")
     _not_empty(x, axes, "var")
-    x = x if x.dtype.is_float else astype(x, DEFAULT)
+    x = floating(x)
     n = math.prod(x.shape[a] for a in axes)
     if n <= correction:
         raise ShapeError(f"var: {n} elements with correction {correction} leave nothing to divide by")
@@ -186,7 +187,7 @@ def _logsumexp(x, axis=None, keepdims=False):
 def logsumexp(x: Tensor, axis=None, keepdims=False):
     """log(sum_(exp(x))) over the axes given, or all, without overflow."""
     axes = many_axes(axis, x.ndim, "logsumexp")
-    return logsumexp_kernel(x if x.dtype.is_float else astype(x, DEFAULT), axes, bool(keepdims))
+    return logsumexp_kernel(floating(x), axes, bool(keepdims))
 
 
 def _arg(name: str, reference, doc: str):
@@ -282,7 +283,7 @@ def norm(x: Tensor, axis=None, keepdims=False, ord=2):
 
     Arguments as in the Array API's `linalg.vector_norm`. The gradient at a zero vector is taken as 0.
     """
-    x = x if x.dtype.is_float else astype(x, DEFAULT)
+    x = floating(x)
     if ord == 2:
         return sqrt_or_zero(sum_(x * x, axis, keepdims))
     size = abs(x)

@@ -17,18 +17,30 @@ from . import rules
 class Optimizer:
     """The parent of all optimizers. `param_groups` is a list of dicts, each with "params" and the settings, "lr" a plain float.
 
-    params: tensors that require gradients, or dicts with "params" and settings of their own.
+    params: leaf tensors, or dicts with "params" and settings of their own. Frozen ones, without requires_grad, are passed
+    over for as long as they are frozen.
+
+    A rule of one's own is a subclass with an `update` method; `tensors` and `numbers` name what it keeps for a parameter.
     """
 
+    tensors: tuple[str, ...] = ()  # state of the parameter's shape and dtype
+    numbers: tuple[str, ...] = ()  # state that is one number
+
     def __init__(self, params: Iterable, defaults: dict[str, Any]):
+        name = type(self).__name__
+        if not isinstance(params, Iterable):
+            raise TapeError(f"{name}: params are tensors or dicts of them, not a {type(params).__name__}; pass model.parameters()")
         listed = [params] if isinstance(params, Tensor) else list(params)
         if not listed:
-            raise ShapeError(f"{type(self).__name__}: no parameters were given; was model.parameters() already used up?")
+            raise ShapeError(f"{name}: no parameters were given; was model.parameters() already used up?")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self._slots: dict[tuple, tuple[Tensor, ...]] = {}
         for group in listed if isinstance(listed[0], dict) else [{"params": listed}]:
             self.add_param_group(group)
+        if not any(p.requires_grad for group in self.param_groups for p in group["params"]):
+            raise TapeError(f"{name}: none of the parameters has requires_grad=True, so nothing would be trained")
 
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add parameters with settings of their own; what is not said takes the optimizer's defaults."""
@@ -38,9 +50,11 @@ class Optimizer:
         params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for p in params:
-            if not isinstance(p, Tensor) or type(p.node) is not Leaf:
-                raise TapeError(f"{name}: parameters are leaf tensors that require gradients; got {type(p).__name__}"
-                                f"{' without requires_grad, or the result of an op' if isinstance(p, Tensor) else ''}")
+            if not isinstance(p, Tensor):
+                raise TapeError(f"{name}: parameters are tensors, got a {type(p).__name__}")
+            if not p.is_leaf:
+                raise TapeError(f"{name}: a parameter of shape {p.shape} is the result of an op ({p.node.op.name}), so no gradient "
+                                "collects in it; make it with nn.Parameter or tg.tensor(..., requires_grad=True)")
             if id(p) in known:
                 raise TapeError(f"{name}: a parameter of shape {p.shape} was given twice")
             known.add(id(p))
@@ -57,15 +71,15 @@ class Optimizer:
             value = group.get(key, 0.0)
             if not isinstance(value, int | float) or not value >= 0.0 or math.isinf(value):
                 raise ShapeError(f"{type(self).__name__}: {key} is a number from 0, not {value!r}")
-        for beta in group.get("betas", ()):
-            if not 0.0 <= beta < 1.0:
-                raise ShapeError(f"{type(self).__name__}: betas are numbers from 0 to below 1, not {group['betas']!r}")
+        betas = group.get("betas", (0.0, 0.0))
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas):
+            raise ShapeError(f"{type(self).__name__}: betas are two numbers from 0 to below 1, not {betas!r}")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients, or with set_to_none=False set them to zero."""
         for group in self.param_groups:
             for p in group["params"]:
-                if type(p.node) is Leaf and p.grad is not None:
+                if p.grad is not None:
                     p.grad = None if set_to_none else zeros_like(p)
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -93,22 +107,48 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave. Raises CheckpointError where groups or shapes differ."""
-        groups = state["param_groups"]
-        sizes, own = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
-        if sizes != own:
-            raise CheckpointError(f"load_state_dict: the state has groups of {sizes} parameters, this {type(self).__name__} of {own}")
+        """Continue from a state that `state_dict` gave. Raises CheckpointError where it does not fit, and changes nothing then."""
+        groups = self._loaded_groups(state)
         params = [p for g in self.param_groups for p in g["params"]]
         loaded: dict[Tensor, dict[str, Any]] = {}
         for number, values in state["state"].items():
-            p = params[int(number)]
-            for key, value in values.items():
-                if isinstance(value, Tensor) and value.shape != p.shape:
-                    raise CheckpointError(f"load_state_dict: {key} of parameter {number} has shape {value.shape}, the parameter {p.shape}")
-            loaded[p] = {k: tensor(v) if isinstance(v, Tensor) else v for k, v in values.items()}
+            if not str(number).isdecimal() or int(number) >= len(params):
+                raise CheckpointError(f"load_state_dict: the state names parameter {number!r}, this {type(self).__name__} has {len(params)}")
+            loaded[params[int(number)]] = self._loaded_state(number, values, params[int(number)])
         for mine, saved in zip(self.param_groups, groups, strict=True):
-            mine.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k != "params"})
+            mine.update(saved)
         self.state = loaded
+
+    def _loaded_groups(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """The settings of each group, checked against the groups that are here."""
+        name = type(self).__name__
+        if not isinstance(state, dict) or not isinstance(state.get("state"), dict) or not isinstance(state.get("param_groups"), list):
+            raise CheckpointError('load_state_dict: wanted what state_dict() of an optimizer gives, a dict with "state" and "param_groups"')
+        sizes, own = [len(g["params"]) for g in state["param_groups"]], [len(g["params"]) for g in self.param_groups]
+        if sizes != own:
+            raise CheckpointError(f"load_state_dict: the state has groups of {sizes} parameters, this {name} of {own}")
+        groups = [{k: tuple(v) if isinstance(v, list) else v for k, v in g.items() if k != "params"} for g in state["param_groups"]]
+        for group in groups:
+            if set(group) != set(self.defaults):
+                raise CheckpointError(f"load_state_dict: the state has the settings {sorted(group)}, {name} has {sorted(self.defaults)}")
+            try:
+                self.check(group)
+            except ShapeError as error:
+                raise CheckpointError(f"load_state_dict: {error}") from None
+        return groups
+
+    def _loaded_state(self, number: str, values: dict[str, Any], p: Tensor) -> dict[str, Any]:
+        """A parameter's state as tensors of its own, in the parameter's dtype."""
+        if values and set(values) != {*self.tensors, *self.numbers}:
+            raise CheckpointError(f"load_state_dict: the state of parameter {number} has {sorted(values)}, {type(self).__name__} keeps "
+                                  f"{sorted((*self.tensors, *self.numbers))}")
+        made = {}
+        for key, value in values.items():
+            if (key in self.tensors) is not isinstance(value, Tensor) or isinstance(value, Tensor) and value.shape != p.shape:
+                raise CheckpointError(f"load_state_dict: {key} of parameter {number} does not fit a parameter of shape {p.shape}: "
+                                      f"{f'its shape is {value.shape}' if isinstance(value, Tensor) else f'it is {value!r}'}")
+            made[key] = tensor(value, dtype=p.dtype, device=p.device) if isinstance(value, Tensor) else value
+        return made
 
     def __repr__(self) -> str:
         groups = "; ".join(", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups)

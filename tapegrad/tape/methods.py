@@ -5,7 +5,20 @@ import numpy as np
 
 from .. import dtypes
 from ..errors import DtypeError, ShapeError, TapeError
-from ..ops import creation, elementwise, indexing, linalg, movement, network, random, reduce  # noqa: F401  registers the ops
+from ..ops import (  # noqa: F401  registers the ops
+    activation,
+    comparison,
+    convolution,
+    creation,
+    elementwise,
+    indexing,
+    linalg,
+    movement,
+    network,
+    pooling,
+    random,
+    reduce,
+)
 from ..ops.registry import REGISTRY, Op
 from .apply import elementwise as run
 from .tensor import Tensor
