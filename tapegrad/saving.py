@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CheckpointError, DtypeError
+from .errors import CheckpointError, DtypeError, TapegradError
 from .tape.create import tensor
 from .tape.tensor import Tensor
 
 FORMAT = "tapegrad-1"
 KEY = "tapegrad"  # the metadata entry that holds the structure
+METADATA = "__metadata__"  # the format's own entry of the header
 MAX_HEADER = 100 << 20  # bytes; safetensors itself refuses more
 
 
@@ -39,19 +40,24 @@ def save(path: str | os.PathLike, state: dict[str, Any]) -> None:
     if not isinstance(state, dict):
         raise DtypeError(f"save: wanted a dict, such as model.state_dict(), got {type(state).__name__}")
     arrays: dict[str, np.ndarray] = {}
-    structure = _describe(state, "", arrays)
-    payload = pack(arrays, {KEY: json.dumps({"format": FORMAT, "state": structure}, ensure_ascii=False)})
-    _write(Path(path), payload)
+    try:
+        structure = json.dumps({"format": FORMAT, "state": _describe(state, "", arrays)})
+    except RecursionError:
+        raise DtypeError("save: the state is nested too deeply, or contains itself") from None
+    _write(Path(path), pack(arrays, {KEY: structure}))
 
 
 def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """The value as JSON, with each tensor replaced by the name it is stored under."""
     if isinstance(value, Tensor | np.ndarray):
-        stored, i = name, 2
-        while stored in arrays:
-            stored, i = f"{name}#{i}", i + 1
-        arrays[stored] = np.ascontiguousarray(value.detach().numpy() if isinstance(value, Tensor) else tensor(value).numpy())
+        stored = _free_name(name, arrays)
+        try:
+            arrays[stored] = tensor(value).numpy()
+        except TapegradError as error:
+            raise DtypeError(f"save: {name or 'the top'} cannot be saved: {error}") from None
         return {"tensor": stored}
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1 << 63:
+        return {"int": hex(value)}  # Python refuses to read and write thousands of decimal digits
     if value is None or isinstance(value, bool | int | str):
         return {"value": value}
     if isinstance(value, float):
@@ -63,16 +69,26 @@ def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
             if not isinstance(key, str):
                 raise DtypeError(f"save: the key {key!r} under {name or 'the top'} is not a string")
         return {"dict": [[k, _describe(v, f"{name}/{k}" if name else k, arrays)] for k, v in value.items()]}
-    raise DtypeError(f"save: {name or 'the top'} is a {type(value).__name__}; only tensors, numbers, strings, None, lists, tuples and dicts are saved")
+    hint = "; pass its .state_dict()" if hasattr(value, "state_dict") else ""
+    raise DtypeError(f"save: {name or 'the top'} is a {type(value).__name__}; only tensors, numbers, strings, None, lists, tuples and dicts are saved{hint}")
+
+
+def _free_name(name: str, arrays: dict[str, np.ndarray]) -> str:
+    """A name for a tensor that is not taken, and that the format allows: Unicode text, except the name of the metadata."""
+    name = name.encode("utf-8", "backslashreplace").decode()
+    stored, i = name, 2
+    while stored in arrays or stored == METADATA:
+        stored, i = f"{name}#{i}", i + 1
+    return stored
 
 
 def _write(path: Path, payload: bytes) -> None:
     """All of the payload under that name, or nothing."""
     folder = path.parent if str(path.parent) else Path(".")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=folder)
-    except OSError as error:
-        raise CheckpointError(f"save: cannot write into {folder}: {error.strerror}") from None
+        handle, temporary = tempfile.mkstemp(prefix=path.name[:40] + ".", suffix=".partial", dir=folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"save: cannot write into {folder}: {getattr(error, 'strerror', error)}") from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
@@ -80,16 +96,25 @@ def _write(path: Path, payload: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o644)  # a temporary file is private
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if not isinstance(error, OSError):
+            raise
         raise CheckpointError(f"save: writing {path} failed, and what was there before is untouched: {error.strerror}") from None
-    if os.name == "posix":
-        folder_handle = os.open(folder, os.O_RDONLY)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a loss of power, where the system can; the file itself is already synced."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder_handle)
+            os.fsync(handle)
         finally:
-            os.close(folder_handle)
+            os.close(handle)
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:
@@ -103,8 +128,8 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     try:
         payload = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"load: cannot read {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"load: cannot read {path}: {getattr(error, 'strerror', error)}") from None
     header = _header(path, payload)
     try:
         arrays = unpack(payload)
@@ -114,15 +139,18 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         tensors = {name: tensor(array) for name, array in arrays.items()}
     except DtypeError as error:
         raise CheckpointError(f"load: {path} holds a dtype that tapegrad does not have: {error}") from None
-    described = header.get("__metadata__", {}).get(KEY)
+    described = header.get(METADATA, {}).get(KEY)
     if described is None:
         return tensors
     try:
         structure = json.loads(described)
         if structure["format"] != FORMAT:
             raise CheckpointError(f"load: {path} has format {structure['format']!r}, this version reads {FORMAT!r}")
-        return _restore(structure["state"], tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        state = _restore(structure["state"], tensors)
+        if not isinstance(state, dict):
+            raise TypeError(f"a {type(state).__name__} where a dict was wanted")
+        return state
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"load: the structure in {path} is damaged: {type(error).__name__} {error}") from None
@@ -146,8 +174,10 @@ def _restore(description: dict, tensors: dict[str, Tensor]) -> Any:
     (kind, value), = description.items()
     if kind == "tensor":
         return tensors[value]
-    if kind == "value":
+    if kind == "value" and (value is None or isinstance(value, bool | int | str)):
         return value
+    if kind == "int":
+        return int(value, 16)
     if kind == "float":
         return float.fromhex(value)
     if kind in ("list", "tuple"):

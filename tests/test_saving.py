@@ -33,7 +33,7 @@ def entry(dtype: str, shape: list[int], start: int = 0) -> dict:
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, start + SIZES.get(dtype, 2) * math.prod(shape)]}
 
 
-def refuses(path: Path, payload: bytes, match: str = "") -> None:
+def refuses(path: Path, payload: bytes, match: str | None = None) -> None:
     """Loading gives one sentence that names the file."""
     path.write_bytes(payload)
     with pytest.raises(CheckpointError, match=match) as caught:

@@ -1,7 +1,7 @@
-"""Benchmarks of tapegrad in asv's layout: one thread, and OpenBLAS's kernels for this processor, unless a benchmark says otherwise.
+"""Benchmarks of tapegrad in asv's layout, on one thread and with OpenBLAS's kernels for this processor.
 
-The environment is set here, before anything loads OpenBLAS, because asv ignores the configuration's environment variables
-where it is told to use an existing Python.
+The environment is set here, before anything loads OpenBLAS, because asv ignores its configuration's environment
+variables where it is told to use an existing Python.
 """
 from __future__ import annotations
 

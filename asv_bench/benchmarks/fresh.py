@@ -11,7 +11,9 @@ from pathlib import Path
 
 from . import FORCING
 
-SETTINGS = (*FORCING, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TAPEGRAD_NUM_THREADS", "TAPEGRAD_MEMORY_LIMIT", "TAPEGRAD_DATA")
+SETTINGS = (
+    *FORCING, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TAPEGRAD_NUM_THREADS", "TAPEGRAD_MEMORY_LIMIT", "TAPEGRAD_DATA",
+)
 
 IMPORT = """
 import time
@@ -52,7 +54,8 @@ def run(arguments: Iterable[str], cache: str | Path | None = None, **settings: s
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)[:80]}: exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        said = done.stdout[-2000:] + done.stderr[-4000:]
+        raise RuntimeError(f"{' '.join(arguments)[:80]}: exit status {done.returncode}\n{said}")
     return seconds, done.stdout
 
 

@@ -47,7 +47,7 @@ class Functional:
 
     def setup(self):
         self.v = tg.linspace(0.1, 1.0, 8)
-        self.second = tg.grad(lambda s: tg.grad(tg.tanh)(s))
+        self.second = tg.grad(tg.grad(tg.tanh))
         self.jacobian = tg.jacobian(lambda v: tg.tanh(v) * v.sum())
 
     def time_second_derivative(self):

@@ -8,6 +8,16 @@ import tapegrad.nn.functional as F
 
 SIDE = 1024
 
+ALONG_ROWS = {
+    "softmax": lambda x: tg.softmax(x).sum(),
+    "log_softmax": lambda x: tg.log_softmax(x).sum(),
+    "cumsum": lambda x: tg.cumsum(x, 1).sum(),
+    "cross_entropy": lambda x: F.cross_entropy(x, tg.arange(SIDE)),
+    "sort": lambda x: tg.sort(x, 1).sum(),
+    "take": lambda x: tg.take(x, tg.arange(SIDE - 1, -1, -1), 0).sum(),
+    "permute, copied": lambda x: x.T.contiguous().sum(),
+}
+
 
 class Reduce:
     """Over all elements, the rows' elements, or the columns' elements."""
@@ -27,20 +37,11 @@ class Reduce:
 class Rows:
     """Ops along the last axis, forward and backward."""
 
-    ops = {
-        "softmax": lambda x: tg.softmax(x).sum(),
-        "log_softmax": lambda x: tg.log_softmax(x).sum(),
-        "cumsum": lambda x: tg.cumsum(x, 1).sum(),
-        "cross_entropy": lambda x: F.cross_entropy(x, tg.arange(SIDE)),
-        "sort": lambda x: tg.sort(x, 1).sum(),
-        "take": lambda x: tg.take(x, tg.arange(SIDE - 1, -1, -1), 0).sum(),
-        "permute, copied": lambda x: x.T.contiguous().sum(),
-    }
-    params = tuple(ops)
+    params = tuple(ALONG_ROWS)
     param_names = ("op",)
 
     def setup(self, op):
-        self.op = self.ops[op]
+        self.op = ALONG_ROWS[op]
         self.x = tg.tensor(np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32), requires_grad=True)
         self.time_forward_backward(op)
 

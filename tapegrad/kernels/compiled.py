@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from ..dtypes import DType
 from ..errors import KernelError
@@ -45,6 +46,11 @@ class Scalar:
     @cached_property
     def addresses(self) -> dict[tuple, int]:
         """Kernels by dtypes and moves, so that what is not stored on disk is compiled once in this process."""
+        return {}
+
+    @cached_property
+    def cores(self) -> dict[tuple, Any]:
+        """What Numba made of it, by kinds of inputs: the same for all strides."""
         return {}
 
     @cached_property
@@ -119,7 +125,9 @@ def _module(symbol, op: Op, scalar: Scalar, inputs, result: DType, compute: DTyp
 
     kinds = [ELEMENT[d.name] for d in inputs]
     wanted = ["i1" if i in op.truths else ELEMENT[compute.name] for i in range(op.arity)]
-    core = scalar_core(scalar, wanted[scalar.factors :])
+    core = scalar.cores.get(tuple(wanted))
+    if core is None:
+        core = scalar.cores[tuple(wanted)] = scalar_core(scalar, wanted[scalar.factors :])
     made = ELEMENT[result.name]
     if made[0] in "iu" and made != "i1" and core.result[0] == "f":
         raise KernelError(

@@ -54,7 +54,7 @@ def linked(text: str, core: Core) -> str:
         f'declare i32 @"{core.name}"({", ".join(parts)})\n'
     )
     outer = llvm.parse_assembly(header + text)
-    outer.link_in(core.module)
+    outer.link_in(core.module, preserve=True)
     return str(outer)
 
 

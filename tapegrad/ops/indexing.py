@@ -257,6 +257,8 @@ def index(x, key):
                 first, last, step = item.indices(n)
             except TypeError:
                 raise DtypeError(f"index: the slice {item} has a part that is not an integer") from None
+            except ValueError:
+                raise ShapeError(f"index: the slice {item} has step 0; a step is at least 1, or negative to go backwards") from None
             count = len(range(first, last, step))
             part = (first if count else 0, count, step)
             shape.append(count)

@@ -71,6 +71,9 @@ class Op:
         self.unreadable: str | None = None
         self.tensor_places = _tensor_places(self.signature)
         self.arity = data.pop("arity", len(self.signature.parameters))
+        self.title = name.removesuffix("_kernel").removesuffix("_view")  # how messages call it
+        if kind != "elementwise":
+            fn.__qualname__ = name  # Python's own complaints about arguments name the op
         self.__name__ = self.__qualname__ = name
         self.__doc__ = self.doc
         self.__module__ = fn.__module__
@@ -84,7 +87,10 @@ class Op:
     def __call__(self, *args, **kwargs):
         if self.kind == "elementwise":
             if kwargs or len(args) != self.arity:
-                bound = self.signature.bind(*args, **kwargs)
+                try:
+                    bound = self.signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise TypeError(f"{self.name}{self.signature}: {error}") from None
                 bound.apply_defaults()
                 args = tuple(bound.arguments.values())
             return _interpreter.elementwise(self, args)

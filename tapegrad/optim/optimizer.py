@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import CheckpointError, ShapeError, TapeError
+from ..tape.apply import constant
 from ..tape.assign import update
 from ..tape.create import tensor, zeros_like
 from ..tape.state import enable_grad, no_grad
 from ..tape.tensor import Leaf, Tensor
 from . import rules
+
+SLOTS = 64  # sets of numbers that an optimizer keeps as tensors
 
 
 class Optimizer:
@@ -61,7 +64,7 @@ class Optimizer:
         unknown = set(group) - set(self.defaults) - {"params"}
         if unknown:
             raise TapeError(f"{name}: unknown settings {sorted(unknown)}; it has {sorted(self.defaults)}")
-        made = {**self.defaults, **group, "params": params}
+        made = {k: tuple(v) if isinstance(v, list) else v for k, v in {**self.defaults, **group}.items()} | {"params": params}
         self.check(made)
         self.param_groups.append(made)
 
@@ -98,6 +101,16 @@ class Optimizer:
     def update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Run the rule on one parameter."""
         raise TapeError(f"{type(self).__name__} has no update rule; define update(self, p, g, state, group)")
+
+    def scalars(self, p: Tensor, *values: float) -> tuple[Tensor, ...]:
+        """Numbers as inputs of a rule on p. The parameters of a group have most in common, so the last ones are kept."""
+        key = (p.layout.dtype, p.layout.device, values)
+        found = self._slots.get(key)
+        if found is None:
+            if len(self._slots) >= SLOTS:
+                self._slots.clear()
+            found = self._slots[key] = tuple([constant(v, p.layout.dtype, p.layout.device) for v in values])
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and state, with parameters as numbers: what `tg.save` takes. The next step after loading is bit-identical."""
@@ -166,28 +179,34 @@ class SGD(Optimizer):
     0.0
     """
 
+    tensors = ("momentum_buffer",)
+
     def __init__(self, params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
                  nesterov: bool = False):
-        if nesterov and (momentum <= 0.0 or dampening != 0.0):
-            raise ShapeError("SGD: nesterov needs a momentum above 0 and no dampening")
         super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov))
+
+    def check(self, group):
+        """Refuse settings that make no sense."""
+        super().check(group)
+        if group["nesterov"] and (group["momentum"] == 0.0 or group["dampening"] != 0.0):
+            raise ShapeError("SGD: nesterov needs a momentum above 0 and no dampening")
 
     def update(self, p, g, state, group):
         """One step of one parameter."""
         lr, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
         if momentum == 0.0:
-            update((p,), rules.sgd, (p, g, lr, decay))
+            update((p,), rules.sgd, (p, g, *self.scalars(p, lr, decay)))
             return
         v = state.get("momentum_buffer")
         if v is None:
             v = state["momentum_buffer"] = zeros_like(p)
             if group["nesterov"]:
-                update((p, v), rules.sgd_nesterov_first, (p, g, v, lr, decay, momentum))
+                update((p, v), rules.sgd_nesterov_first, (p, g, v, *self.scalars(p, lr, decay, momentum)))
             else:
-                update((p, v), rules.sgd_momentum_first, (p, g, v, lr, decay))
+                update((p, v), rules.sgd_momentum_first, (p, g, v, *self.scalars(p, lr, decay)))
             return
         rule = rules.sgd_nesterov if group["nesterov"] else rules.sgd_momentum
-        update((p, v), rule, (p, g, v, lr, decay, momentum, 1.0 - group["dampening"]))
+        update((p, v), rule, (p, g, v, *self.scalars(p, lr, decay, momentum, 1.0 - group["dampening"])))
 
 
 class Adam(Optimizer):
@@ -202,9 +221,11 @@ class Adam(Optimizer):
     """
 
     rule = rules.adam
+    tensors = ("exp_avg", "exp_avg_sq")
+    numbers = ("step",)
 
     def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0):
-        super().__init__(params, dict(lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay))
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     def update(self, p, g, state, group):
         """One step of one parameter."""
@@ -215,7 +236,7 @@ class Adam(Optimizer):
         step_size = group["lr"] / (1.0 - beta1 ** state["step"])
         correction = math.sqrt(1.0 - beta2 ** state["step"])
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        settings = (step_size, 1.0 - beta1, beta2, 1.0 - beta2, correction, group["eps"], self.decay(group))
+        settings = self.scalars(p, step_size, 1.0 - beta1, beta2, 1.0 - beta2, correction, group["eps"], self.decay(group))
         update((p, m, v), self.rule, (p, g, m, v, *settings))
 
     def decay(self, group) -> float:

@@ -45,11 +45,11 @@ def inspect(op, inputs, results) -> None:
     if not any(_has_nan(t) for t in results):
         return
     guilty = [i for i, t in enumerate(inputs) if _has_nan(t)]
-    what = f"{op.name} received a nan in input {guilty[0]}" if guilty else f"{op.name} made a nan"
+    what = f"{op.title} received a nan in input {guilty[0]}" if guilty else f"{op.title} made a nan"
     shapes = ", ".join(str(t.shape) for t in inputs)
     where = f"at {user_line()}"
     if _sweeping:
         row = _sweeping[0]
-        where = f"in the backward of {row.op.name}, recorded at {row.line or 'a line outside detect_anomaly'}"
+        where = f"in the backward of {row.op.title}, recorded at {row.line or 'a line outside detect_anomaly'}"
     _sweeping[:] = []
     raise TapeError(f"{what} (input shapes {shapes}) {where}. Look at the values there: a log or sqrt of 0, a division by 0, an overflow.")

@@ -130,7 +130,7 @@ def call(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, launch: Launch)
             if t.node is not None:
                 passive = False
     if status:
-        fail(op, status)
+        fail(op, status, inputs)
     state = local.state
     if state.anomaly:
         return finish(op, inputs, attrs, (out,), state)
@@ -180,19 +180,22 @@ def run_prepared(op: Op, prepared: Prepared, inputs: tuple[Tensor, ...], results
     for step in prepared.ready:
         status = step.run(addresses, workspace)
         if status:
-            fail(op, status)
+            fail(op, status, inputs)
 
 
-def fail(op: Op, status: int):
-    sentence = SENTENCES.get(status, f"the kernel returned status {status}")
-    raise registry_error(status)(f"{op.name}: {sentence}")
-
-
-def registry_error(status: int) -> type[Exception]:
+def fail(op: Op, status: int, inputs: tuple[Tensor, ...]):
+    """Raise what a kernel's status says, with the range of the indices where one of them is at fault."""
     from ..errors import IndexOutOfRange
     from ..kernels.status import INDEX
 
-    return IndexOutOfRange if status == INDEX else KernelError
+    name = op.name.removesuffix("_kernel")
+    sentence = SENTENCES.get(status, f"the kernel returned status {status}")
+    if status != INDEX:
+        raise KernelError(f"{name}: {sentence}")
+    ranges = [host_array(t) for t in inputs if t.dtype.kind in "iu" and t.size]
+    found = "; ".join(f"the indices go from {x.min()} to {x.max()}" for x in ranges[-1:])
+    shapes = " and ".join(str(t.shape) for t in inputs)
+    raise IndexOutOfRange(f"{name}: {sentence}. An index is out of range: {found}, and the inputs have shapes {shapes}.")
 
 
 def allocate(nbytes: int, what: str) -> Buffer:
@@ -246,7 +249,7 @@ def record(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, results: tupl
     for node in parents:
         if type(node) is Row and node.state is not state:
             raise TapeError(
-                f"{op.name}: an input was recorded by thread {node.state.thread!r} and is used in thread {state.thread!r}; a tape "
+                f"{op.title}: an input was recorded by thread {node.state.thread!r} and is used in thread {state.thread!r}; a tape "
                 "belongs to one thread. Pass .detach() to the other thread, or record everything there."
             )
     if indexed:

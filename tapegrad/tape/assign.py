@@ -12,13 +12,15 @@ from ..ops import registry
 from ..ops.registry import Op, elementwise_dtypes
 from .apply import as_tensor, coerce, run_prepared
 from .pool import writes
-from .state import local, order, user_line
+from .state import local, order, user_place
 from .tensor import Row, Tensor
 
 
-def written(t: Tensor) -> None:
-    """Note that t's buffer has just been written."""
-    writes[t.buffer.address] = (order(), user_line())
+def written(*targets: Tensor) -> None:
+    """Note that the buffers of the targets have just been written."""
+    place = user_place()
+    for t in targets:
+        writes[t.buffer.address] = (order(), place)
 
 
 def check_writable(t: Tensor, what: str) -> None:
@@ -31,15 +33,20 @@ def check_writable(t: Tensor, what: str) -> None:
         raise TapeError(f"{what}: the tensor is broadcast, several elements share one place; write into a .copy()")
 
 
+def check_source(source: Tensor, what: str) -> Tensor:
+    """source, where no gradient is lost by writing it."""
+    if source.node is not None and local.state.recording:
+        raise TapeError(f"{what}: no gradient can flow through a write; use .detach() on the value, or compute a new tensor instead")
+    return source
+
+
 def copy_(self: Tensor, source) -> Tensor:
     """Write the values of `source`, broadcast to this shape and converted to this dtype, into this tensor.
 
     Allowed on tensors without gradient, and on leaves inside `tg.no_grad()`. A backward that needs the old value raises.
     """
     check_writable(self, "copy_")
-    source = as_tensor(source, "copy_")
-    if source.node is not None and local.state.recording:
-        raise TapeError("copy_: no gradient can flow through a write; use source.detach(), or compute a new tensor instead")
+    source = check_source(as_tensor(source, "copy_"), "copy_")
     if broadcast("copy_", [source.shape, self.shape]) != self.shape:
         raise ShapeError(f"copy_: shape {source.shape} does not broadcast to {self.shape}")
     update((self,), registry.IDENTITY, (source,))
@@ -56,7 +63,7 @@ def write(t: Tensor, key, value) -> None:
     from ..ops.registry import REGISTRY
 
     check_writable(t, "assignment to a part")
-    value = as_tensor(value, "assignment")
+    value = check_source(as_tensor(value, "assignment"), "assignment to a part")
     keys = key if isinstance(key, tuple) else (key,)
     arrays = [k for k in keys if isinstance(k, list) or getattr(k, "shape", None)]
     if not arrays:
@@ -65,7 +72,7 @@ def write(t: Tensor, key, value) -> None:
         return
     if len(keys) == 1 and as_tensor(keys[0], "assignment").dtype.kind == "b":
         mask = as_tensor(keys[0], "assignment")
-        if mask.ndim <= t.ndim and value.size == 1:
+        if mask.shape == t.shape[: mask.ndim] and value.size == 1 and mask.ndim:
             mask = REGISTRY["reshape"](mask, mask.shape + (1,) * (t.ndim - mask.ndim))
             copy_(t, REGISTRY["where"](mask, where_scalar(value), t.detach()).astype(t.dtype))
             return
@@ -106,8 +113,7 @@ def update(targets: tuple[Tensor, ...], op: Op, inputs: tuple) -> None:
             _updates.clear()
     inputs = tuple(_apart(t, targets) for t in inputs)
     run_prepared(op, prepared, inputs, targets)  # type: ignore[arg-type]
-    for t in targets:
-        written(t)
+    written(*targets)
 
 
 def _apart(t: Tensor, targets: tuple[Tensor, ...]) -> Tensor:

@@ -54,6 +54,22 @@ def array_ufunc(self: Tensor, ufunc, method: str, *inputs, **kwargs):
     return op(*(as_tensor(x, op.name, self.device) if isinstance(x, np.ndarray | np.generic) else x for x in inputs))
 
 
+def array_function(self: Tensor, function, types, args, kwargs):
+    """`np.sum(tensor, axis=0)` is the op of that name, with gradients; other functions of NumPy get arrays."""
+    room = "linalg." if function.__module__ == "numpy.linalg" else ""
+    op = REGISTRY.get(room + function.__name__)
+    if op is not None and op.public:
+        return op(*args, **kwargs)
+    return function(*_as_arrays(args), **{k: _as_arrays(v) for k, v in kwargs.items()})
+
+
+def _as_arrays(value):
+    """The value with tensors, also inside lists and tuples, as NumPy arrays."""
+    if type(value) is Tensor:
+        return numpy(value)
+    return type(value)(map(_as_arrays, value)) if type(value) in (list, tuple) else value
+
+
 def dlpack(self: Tensor, **kwargs):
     """A DLPack capsule of the elements, without a copy. The consumer keeps the buffer alive."""
     if self.requires_grad:
@@ -123,7 +139,7 @@ def text(self: Tensor) -> str:
     if self.device != "cpu":
         notes.append(f"device={self.device!r}")
     if type(self.node).__name__ == "Row":
-        notes.append(f"op={self.node.op.name}")
+        notes.append(f"op={self.node.op.title}")
     elif self.node is not None:
         notes.append("requires_grad=True")
     return f"tensor({', '.join([body, *notes])})"
@@ -144,7 +160,7 @@ def formatted(self: Tensor, spec: str) -> str:
 
 
 for _name, _method in {
-    "numpy": numpy, "item": item, "tolist": tolist, "__array__": array, "__array_ufunc__": array_ufunc, "__dlpack__": dlpack,
+    "numpy": numpy, "item": item, "tolist": tolist, "__array__": array, "__array_ufunc__": array_ufunc, "__array_function__": array_function, "__dlpack__": dlpack,
     "__dlpack_device__": dlpack_device, "to": to, "__repr__": text, "_repr_html_": html, "__format__": formatted,
 }.items():
     setattr(Tensor, _name, _method)

@@ -59,9 +59,9 @@ class Buffer:
         self.free.append(self.address)
 
 
-# The last in-place write to each block: its order number and the user's line. Keyed by address, so that buffers that are
+# The last in-place write to each block: its order number and where the user wrote it. Keyed by address, so that buffers that are
 # never written, nearly all, pay nothing. A row checks only blocks that it keeps alive, whose address nobody else can have.
-writes: dict[int, tuple[int, str]] = {}
+writes: dict[int, tuple[int, tuple[str, int] | None]] = {}
 
 
 class Pool:

@@ -13,7 +13,7 @@ from ..layouts import Layout
 from ..ops import registry
 from .apply import as_tensor, elementwise, is_tensor
 from .pool import Buffer, writes
-from .state import local, recording
+from .state import line_of, local, recording
 from .tensor import Leaf, Row, Tensor
 
 RELEASED = ("released",)
@@ -27,11 +27,11 @@ def backward(t: Tensor, gradient=None, retain_graph: bool = False) -> None:
             "inside no_grad() or behind detach()."
         )
     seed = seed_for(t, gradient, "backward")
+    taken = set() if gradient is None else {id(seed.buffer)}
     if type(t.node) is Leaf:
-        accumulate(t.node, seed, set())
+        accumulate(t.node, seed, taken)
         return
     found = sweep([(t, seed)], None, create_graph=False, release=not retain_graph)
-    taken: set[int] = set()
     for leaf, g in found.items():
         accumulate(leaf, g, taken)
 
@@ -113,7 +113,7 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
             add_to(grads, t.node, t.index, g)
         for row in rows:
             if row.state is not state:
-                raise TapeError(f"backward: {row.op.name} was recorded by thread {row.state.thread!r}; run backward in that thread")
+                raise TapeError(f"backward: {row.op.title} was recorded by thread {row.state.thread!r}; run backward in that thread")
             held = grads.get(row) if wanted is not None and row in wanted else grads.pop(row, None)
             if held is not None:
                 pull(row, held, grads, needed, create_graph, state)
@@ -141,7 +141,7 @@ def pull(row: Row, g, grads: dict, needed: set | None, create_graph: bool, state
     """Ask the row's adjoint for the gradients of its inputs and hand them to their nodes."""
     if row.inputs is RELEASED:
         raise TapeError(
-            f"backward: the values that {row.op.name} saved were released by an earlier backward. "
+            f"backward: the values that {row.op.title} saved were released by an earlier backward. "
             "Pass retain_graph=True to the earlier call, or run the forward computation again."
         )
     if state.anomaly:
@@ -166,11 +166,11 @@ def pull(row: Row, g, grads: dict, needed: set | None, create_graph: bool, state
                     together = (together,)
                 if len(together) != len(row.parents):
                     raise ShapeError(
-                        f"{row.op.name}: its adjoint returned {len(together)} gradients for {len(row.parents)} inputs; return one for each, or None"
+                        f"{row.op.title}: its adjoint returned {len(together)} gradients for {len(row.parents)} inputs; return one for each, or None"
                     )
             d = together[i]
         else:
-            raise TapeError(f"{row.op.name} has no derivative with respect to input {i}; use .detach() on it if none is wanted")
+            raise TapeError(f"{row.op.title} has no derivative with respect to input {i}; use .detach() on it if none is wanted")
         if d is not None:
             index = row.indices[i] if row.indices is not None else 0
             add_to(grads, parent, index, fitted(d, x, row.op.name, i))
@@ -203,7 +203,7 @@ def stale(buffer: Buffer, row: Row) -> bool:
 
 def overwritten(row: Row, what: str, shape, buffer) -> TapeError:
     return TapeError(
-        f"backward: {what} of {row.op.name}, of shape {shape}, was overwritten in place after it was recorded, by {writes[buffer.address][1]}. "
+        f"backward: {what} of {row.op.title}, of shape {shape}, was overwritten in place after it was recorded, by {line_of(writes[buffer.address][1])}. "
         "Its gradient needs the old value: write after backward, or into a copy."
     )
 

@@ -76,13 +76,23 @@ def enable_grad() -> recording:
     return recording(True)
 
 
-def user_line() -> str:
-    """File, line and text of the user's code that led here: the innermost frame outside this package."""
+def user_place() -> tuple[str, int] | None:
+    """File and line number of the user's code that led here: the innermost frame outside this package."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
-    if frame is None:
+    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def line_of(place: tuple[str, int] | None) -> str:
+    """A place with its text, for a person."""
+    if place is None:
         return "an unknown line"
-    name, number = frame.f_code.co_filename, frame.f_lineno
+    name, number = place
     source = linecache.getline(name, number).strip()
     return f"{name}:{number}" + (f" ({source})" if source else "")
+
+
+def user_line() -> str:
+    """File, line and text of the user's code that led here."""
+    return line_of(user_place())

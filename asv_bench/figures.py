@@ -1,0 +1,234 @@
+"""Measures the figures that tapegrad sets out to reach, on this machine, and prints them as a Markdown table.
+
+    python -m asv_bench.figures [--write docs/performance.md] [--full] [--tests] [--only WORD]
+
+Nothing else should be running: two minutes. Times are the least, or the median where the table says so, of many; what is
+compared takes turns in the same process; one thread, unless a whole command is timed. --full adds three epochs on the
+full MNIST set (TAPEGRAD_DATA says where it is), --tests the test suite (needs the extra "test").
+"""
+from __future__ import annotations
+
+import argparse
+import ctypes
+import datetime
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import tapegrad as tg
+from tapegrad.kernels import blas
+
+from .benchmarks import FORCING, fresh
+from .benchmarks.workloads import CHAIN, CHAIN_OPS, TRAININGS, Chain
+from .timing import alternate, ratio
+
+MNIST = Path(__file__).resolve().parents[1] / "examples" / "mnist.py"
+
+
+@dataclass
+class Part:
+    """One measured value: its words, and whether it is within the bar (None where it was not measured)."""
+
+    text: str
+    met: bool | None
+
+
+def main_job(options) -> list[Part]:
+    """The command `python examples/mnist.py`, and the larger one on the full set."""
+    if not MNIST.exists():
+        return [Part("examples/mnist.py is not there", None)]
+    with tempfile.TemporaryDirectory(prefix="tapegrad-bench-") as cache:
+        save = ("--save", str(Path(cache, "model.safetensors")))
+        seconds, said = fresh.run((str(MNIST), *save), Path(cache, "kernels"))
+        accuracy = _accuracy(said)
+        parts = [Part(f"{seconds:.1f} s, {accuracy:.2f} %", seconds <= 15 and accuracy >= 94)]
+        data = os.environ.get("TAPEGRAD_DATA")
+        if not (options.full and data):
+            return [*parts, Part("full set not measured (--full, TAPEGRAD_DATA)", None)]
+        arguments = (str(MNIST), *save, "--hidden", "1024", "1024", "--epochs", "3")
+        seconds, said = fresh.run(arguments, Path(cache, "kernels"), TAPEGRAD_DATA=str(Path(data).resolve()))
+        return [*parts, Part(f"full set: {_accuracy(said):.2f} % in {seconds:.0f} s", _accuracy(said) >= 97.8)]
+
+
+def _accuracy(output: str) -> float:
+    found = re.findall(r"test accuracy\D*([\d.]+) ?%", output)
+    if not found:
+        raise RuntimeError(f"{MNIST.name} printed no test accuracy:\n{output}")
+    return float(found[-1])
+
+
+def small_ops(_options) -> list[Part]:
+    """Per op in a chain of 100, forward with recording, and with the sweep back."""
+    forward, both = {}, {}
+    for name in CHAIN_OPS:
+        chain = Chain(name)
+        times = alternate({"forward": chain.forward, "both": chain.forward_backward}, rounds=200)
+        forward[name] = min(times["forward"]) / CHAIN * 1e6
+        both[name] = min(times["both"]) / CHAIN * 1e6
+    words = ", ".join(f"{name} {forward[name]:.1f} / {both[name]:.1f}" for name in CHAIN_OPS)
+    return [Part(f"{words} µs", max(forward.values()) <= 3 and max(both.values()) <= 8)]
+
+
+def elementwise(_options) -> list[Part]:
+    """2^20 float32, a whole eager call each; NumPy writes into an existing array, its faster way."""
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-4, 4, (2, 1 << 20)).astype(np.float32)
+    out = np.empty_like(a)
+    x, y = tg.tensor(a), tg.tensor(b)
+    times = alternate({"tapegrad": lambda: x + y, "numpy": lambda: np.add(a, b, out=out)}, rounds=400)
+    share = ratio(times, "tapegrad", "numpy")
+    parts = [Part(f"add {min(times['tapegrad']) * 1e6:.0f} µs, {share:.2f} of NumPy's {min(times['numpy']) * 1e6:.0f} (median)", share <= 1.0)]
+    names = ("exp", "tanh", "sigmoid")
+    functions = {name: getattr(tg, name) for name in names}
+    times = alternate({name: lambda f=f: f(x) for name, f in functions.items()}, rounds=200)
+    least = {name: min(times[name]) / x.size * 1e9 for name in names}
+    parts.append(Part(", ".join(f"{name} {value:.2f}" for name, value in least.items()) + " ns", max(least.values()) <= 0.3))
+    return parts
+
+
+def matmul(_options) -> list[Part]:
+    """1024³ by tapegrad, by the same OpenBLAS called through ctypes, and by NumPy."""
+    n = 1024
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, n, n), dtype=np.float32)
+    c = np.empty_like(a)
+    x, y = tg.tensor(a), tg.tensor(b)
+    integer, real, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+    kinds = (integer,) * 6 + (real, pointer, integer, pointer, integer, real, pointer, integer)
+    sgemm = ctypes.CFUNCTYPE(None, *kinds)(blas.address("sgemm"))
+    row_major, plain = 101, 111
+    arguments = (row_major, plain, plain, n, n, n, 1.0, a.ctypes.data, n, b.ctypes.data, n, 0.0, c.ctypes.data, n)
+    candidates = {"tapegrad": lambda: x @ y, "direct": lambda: sgemm(*arguments), "numpy": lambda: np.matmul(a, b, out=c)}
+    times = alternate(candidates, rounds=60)
+    share = ratio(times, "tapegrad", "direct")
+    speed = {name: 2 * n**3 / min(values) / 1e9 for name, values in times.items()}
+    words = ", ".join(f"{name} {value:.0f}" for name, value in speed.items())
+    return [Part(f"{share:.3f} of the direct call's time (median); GFLOP/s: {words}", share <= 1.03)]
+
+
+def importing(_options) -> list[Part]:
+    """`import tapegrad` in fresh processes, and what it brought along."""
+    seconds = statistics.median(float(fresh.code(fresh.IMPORT)[1]) for _ in range(11))
+    watched = ("numba", "matplotlib", "scipy", "torch", "llvmlite")
+    said = fresh.code(f"import sys, tapegrad; print(*(n for n in {watched} if n in sys.modules))")[1].split()
+    words = f"; imports {', '.join(said)}" if said else f"; imports none of {', '.join(watched)}"
+    return [Part(f"{seconds:.2f} s (median of 11){words}", seconds <= 0.35 and not {*said} & {"numba", "matplotlib", "scipy"})]
+
+
+def first_step(_options) -> list[Part]:
+    """Whole processes, from start to exit, with an empty and with a filled kernel cache."""
+    with tempfile.TemporaryDirectory(prefix="tapegrad-bench-") as folder:
+        cold = statistics.median(fresh.code(fresh.FIRST_STEP, Path(folder, str(i)))[0] for i in range(5))
+        warm = statistics.median(fresh.code(fresh.FIRST_STEP, Path(folder, "0"))[0] for _ in range(11))
+    return [Part(f"{cold:.1f} s", cold <= 6), Part(f"{warm:.2f} s (medians of 5 and 11 processes)", warm <= 1)]
+
+
+def tests(options) -> list[Part]:
+    """The README's test line, after installation."""
+    if not options.tests:
+        return [Part("not measured (--tests)", None)]
+    seconds, said = fresh.run(("-m", "pytest", "-q", "-n", "auto"))
+    return [Part(f"{seconds / 60:.1f} min, {said.strip().splitlines()[-1].strip(' =')}", seconds <= 900)]
+
+
+FIGURES: list[tuple[str, str, Callable[[argparse.Namespace], list[Part]]]] = [
+    ("main job, MLP 784-256-10, shipped subset, fresh cache, whole command after installation",
+     "≤ 15 s, test accuracy ≥ 94 %; full MNIST, MLP 784-1024-1024-10, 3 epochs: ≥ 97.8 %", main_job),
+    ("op outside a session, 8×8 float32, forward / forward+backward per op", "≤ 3 / ≤ 8 µs", small_ops),
+    ("elementwise 1 M float32: add at memory speed, exp, tanh, sigmoid", "≤ NumPy's add; ≤ 0.3 ns per element, one thread",
+     elementwise),
+    ("matmul 1024³ float32", "within 3 % of calling BLAS directly", matmul),
+    ("`import tapegrad`", "≤ 0.35 s, without importing numba.cuda, matplotlib, or scipy's heavy parts", importing),
+    ("first training step of the MLP, cold cache / warm cache", "≤ 6 s / ≤ 1 s", first_step),
+    ("tests", "≤ 15 min on 2 cores", tests),
+]  # fmt: skip
+
+
+def verdict(parts: list[Part]) -> str:
+    """What the parts say together."""
+    known = [part.met for part in parts if part.met is not None]
+    if not known:
+        return "not measured"
+    return "missed" if not all(known) else "met" if len(known) == len(parts) else "met as far as measured"
+
+
+def training_steps() -> list[str]:
+    """A table of training steps, on one thread and on all."""
+    threads = tg.get_num_threads()
+    lines = [f"| training step | one thread, ms | {threads} threads, ms |", "|---|---|---|"]
+    for name, make in TRAININGS.items():
+        step, cells = make(), []
+        for count in (1, threads):
+            tg.set_num_threads(count)
+            times = alternate({"step": step}, rounds=60 if "CNN" in name or "1024" in name else 300)["step"]
+            cells.append(f"{statistics.median(times) * 1e3:.3g}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    tg.set_num_threads(1)
+    return lines
+
+
+def machine(load_before: float) -> list[str]:
+    """Where it was measured."""
+    info = tg.info()
+    versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+    return [
+        f"* {datetime.date.today().isoformat()}, {info['platform']}",
+        f"* CPU: {info['cpu']}, {info['threads']['usable']} cores, vectors of {info['vector']}",
+        f"* BLAS: {info['blas']}",
+        f"* {versions}",
+        f"* load average of the machine before measuring: {load_before:.1f}",
+    ]
+
+
+def report(options) -> str:
+    """The document."""
+    load_before = os.getloadavg()[0]
+    threads = tg.get_num_threads()
+    tg.set_num_threads(1)
+    lines = ["# Performance", "", "Made by `python -m asv_bench.figures --write docs/performance.md`; do not edit by hand.", "",
+             "| what | bar | measured | |", "|---|---|---|---|"]  # fmt: skip
+    for what, bar, measure in FIGURES:
+        if options.only and options.only not in what:
+            continue
+        parts = measure(options)
+        lines.append(f"| {what} | {bar} | {'; '.join(part.text for part in parts)} | {verdict(parts)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    tg.set_num_threads(threads)
+    if not options.only:
+        lines += ["", "Chains of small ops: `w` is 8×8 and requires a gradient, so `y * w` and the matmul make two gradients each.", ""]
+        lines += ["Medians of whole steps, from a batch in NumPy to updated parameters:", "", *training_steps()]
+    return "\n".join([*lines, "", "Measured on:", "", *machine(load_before), ""])
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the report there as well")
+    parser.add_argument("--full", action="store_true", help="train on the full MNIST set, too")
+    parser.add_argument("--tests", action="store_true", help="time the test suite, too")
+    parser.add_argument("--only", metavar="WORD", help="only figures whose name contains this")
+    options = parser.parse_args()
+    text = report(options)
+    print(text)
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+
+
+def restart_clean() -> None:
+    """Start again without what narrows OpenBLAS: NumPy's has read the environment while this module was imported."""
+    if os.environ.pop("_TAPEGRAD_FIGURES", None) is None:
+        environment = {k: v for k, v in os.environ.items() if k not in (*FORCING, "TAPEGRAD_NUM_THREADS")}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "_TAPEGRAD_FIGURES": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+if __name__ == "__main__":
+    restart_clean()
+    main()
