@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def alternate(candidates: dict[str, Callable[[], object]], rounds: int, inner: int = 1) -> dict[str, list[float]]:
-    """Seconds per call of every candidate in every round; each is called `inner` times a round, after one call unmeasured."""
+    """Seconds per call of every candidate in every round; `inner` calls a round, after one unmeasured."""
     for call in candidates.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in candidates}

@@ -1,9 +1,7 @@
 """Two ops of your own: a scalar function with a loop, and an array kernel, fitted by gradient descent.
 
 Kepler's equation M = E - e sin E has no closed solution; Newton's method finds E. Here it is one op, differentiated
-without further words, and the eccentricity of an orbit is fitted to noisy positions.
-
-    python examples/custom_op.py [--quick]
+without further words, and the eccentricity of an orbit is fitted to noisy positions. Option: --quick.
 """
 
 from __future__ import annotations
@@ -26,33 +24,28 @@ def anomaly(mean, e):
     return E
 
 
-@tg.kernel("(n,d),(m,d)->()")
+@tg.kernel("(n,2),(m,2)->()")
 def chamfer(a, b, out):
     """The mean squared distance of each point of a to the nearest point of b."""
     out[0] = 0
     for i in range(a.shape[0]):
         nearest = math.inf
         for j in range(b.shape[0]):
-            square = 0.0
-            for k in range(a.shape[1]):
-                square += (a[i, k] - b[j, k]) ** 2
-            nearest = min(nearest, square)
+            nearest = min(nearest, (a[i, 0] - b[j, 0]) ** 2 + (a[i, 1] - b[j, 1]) ** 2)
         out[0] += nearest / a.shape[0]
 
 
-@tg.kernel("(),(),(n,d),(m,d)->(n,d),(m,d)")
+@tg.kernel("(),(),(n,2),(m,2)->(n,2),(m,2)")
 def chamfer_adjoint(g, y, a, b, ga, gb):
     """The gradients of `chamfer`, which go to the nearest pairs."""
     gb[:] = 0
     for i in range(a.shape[0]):
         nearest, at = math.inf, 0
         for j in range(b.shape[0]):
-            square = 0.0
-            for k in range(a.shape[1]):
-                square += (a[i, k] - b[j, k]) ** 2
+            square = (a[i, 0] - b[j, 0]) ** 2 + (a[i, 1] - b[j, 1]) ** 2
             if square < nearest:
                 nearest, at = square, j
-        for k in range(a.shape[1]):
+        for k in range(2):
             ga[i, k] = 2 * g * (a[i, k] - b[at, k]) / a.shape[0]
             gb[at, k] -= ga[i, k]
 
@@ -67,13 +60,14 @@ def orbit(mean, e):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few steps only")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
     steps = 20 if parser.parse_args().quick else 200
     tg.seed(0)
     mean = tg.linspace(0.0, 2 * math.pi, 100, dtype=tg.float64)
     observed = orbit(mean, 0.6) + 0.01 * tg.normal(size=(100, 2), dtype=tg.float64)
-    for name, loss in (("times known  ", lambda at: ((at - observed) ** 2).mean()), ("times unknown", lambda at: chamfer(observed, at))):
+    known, unknown = (lambda at: ((at - observed) ** 2).mean()), (lambda at: chamfer(observed, at))
+    for name, loss in (("times known  ", known), ("times unknown", unknown)):
         slope, e = tg.value_and_grad(lambda e, loss=loss: loss(orbit(mean, e))), tg.tensor(0.2, dtype=tg.float64)
         for _ in range(steps):
             value, g = slope(e)

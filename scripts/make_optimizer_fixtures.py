@@ -3,8 +3,9 @@
 
     python scripts/make_optimizer_fixtures.py
 
-Each step's loss is Σ (noise[step] · p + p² / 2), so the gradient is exact in every library and depends on the parameter.
+Each step's loss is Σ (noise[step] · p + p² / 2): its gradient is exact in every library and depends on the parameter.
 """
+
 from __future__ import annotations
 
 import json
@@ -50,7 +51,12 @@ def trajectory(case: dict, start: np.ndarray, noise: np.ndarray) -> np.ndarray:
 def main() -> None:
     rng = np.random.default_rng(20240229)
     start, noise = rng.normal(size=SIZE), rng.normal(size=(STEPS, SIZE))
-    arrays = {"start": start, "noise": noise, "cases": np.array(json.dumps(CASES)), "torch": np.array(str(torch.__version__))}
+    arrays = {
+        "start": start,
+        "noise": noise,
+        "cases": np.array(json.dumps(CASES)),
+        "torch": np.array(str(torch.__version__)),
+    }
     for name, case in CASES.items():
         for dtype in ("float32", "float64"):
             arrays[f"{name}/{dtype}"] = trajectory(case, start.astype(dtype), noise.astype(dtype))

@@ -1,4 +1,4 @@
-"""Ops of your own: `tg.elementwise` for scalar functions, `tg.kernel` for functions of arrays. See docs/custom-ops.md."""
+"""Ops of your own: `tg.elementwise` of scalar functions, `tg.kernel` of array functions; see docs/custom-ops.md."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ RULES = ("float", "arith", "keep", "compare", "logic")
 MOST_INPUTS = 4
 
 
-def elementwise(fn: Callable | None = None, *, name: str | None = None, dtypes: str = "float", samples: list | None = None,
-                register: bool = False) -> Any:
+def elementwise(
+    fn: Callable | None = None,
+    *,
+    name: str | None = None,
+    dtypes: str = "float",
+    samples: list | None = None,
+    register: bool = False,
+) -> Any:
     """Make an op of a scalar function of one to four numbers: kernel, broadcasting and derivatives follow from it.
 
     The function may hold loops, branches, closures and calls to other functions: what is a plain expression becomes
@@ -56,7 +62,7 @@ def elementwise(fn: Callable | None = None, *, name: str | None = None, dtypes: 
     return registry.register(op) if register else op
 
 
-def _check_single(function: Callable) -> None:
+def _check_single(function: types.FunctionType) -> None:
     """Several results are an error at once where the source shows them."""
     try:
         count = len(read(function))
@@ -73,8 +79,15 @@ class KernelOp(Op):
     """An op whose kernel is a user's function of arrays."""
 
     def __init__(self, core: ArrayKernel, names: list[str], samples: list):
-        super().__init__(core.name, core.function, "primitive", kernel=core.steps, outputs=len(core.signature.outputs),
-                         samples=samples, arity=len(names))
+        super().__init__(
+            core.name,
+            core.function,
+            "primitive",
+            kernel=core.steps,
+            outputs=len(core.signature.outputs),
+            samples=samples,
+            arity=len(names),
+        )
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         self.signature = self.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])
         self.layout = core.signature.text
@@ -83,8 +96,8 @@ class KernelOp(Op):
 
     def _without_adjoint(self, *_):
         raise TapeError(
-            f"{self.name} has no adjoint for an input that wants a gradient. Define one with @{self.name}.adjoint, or use "
-            ".detach() on that input."
+            f"{self.name} has no adjoint for an input that wants a gradient. Define one with @{self.name}.adjoint, or "
+            "use .detach() on that input."
         )
 
     def __call__(self, *args, **kwargs):
@@ -95,7 +108,9 @@ class KernelOp(Op):
         inputs = coerce(self, inputs)
         floats = [t.dtype for t in inputs if t.dtype.is_float]
         meet = max(floats, key=lambda d: d.rank, default=None)
-        return apply(self, tuple(astype(t, meet) if t.dtype.is_float and t.dtype is not meet else t for t in inputs), {})
+        return apply(
+            self, tuple(astype(t, meet) if t.dtype.is_float and t.dtype is not meet else t for t in inputs), {}
+        )
 
     def adjoint(self, index=None, *, saves=None) -> Callable:
         """`@op.adjoint`: fn(g, y, *inputs) -> one gradient per input (None where there is none), in ops or a tg.kernel.
@@ -122,14 +137,23 @@ class KernelOp(Op):
         return adjoint
 
 
-def kernel(layout: str, *, name: str | None = None, sizes: Callable | None = None, dtypes: Any = None,
-           boundscheck: bool = False, reassoc: bool = False, samples: list | None = None, register: bool = False) -> Callable:
+def kernel(
+    layout: str,
+    *,
+    name: str | None = None,
+    sizes: Callable | None = None,
+    dtypes: Any = None,
+    boundscheck: bool = False,
+    reassoc: bool = False,
+    samples: list | None = None,
+    register: bool = False,
+) -> Callable:
     """Make an op of a Numba function of arrays, laid out as a NumPy gufunc: `@tg.kernel("(m,k),(k,n)->(m,n)")`.
 
-    The function takes the inputs, then the outputs, as C-contiguous arrays of the dimensions in parentheses, and writes
-    every element of the outputs, which start undefined. An input `()` is a number, an output `()` an array of one
-    element. Dimensions in front of those broadcast; the function is called once for each. Floating inputs meet at one
-    dtype; integers and bools stay what they are; outputs have the dtype of the floats.
+    The function takes the inputs, then the outputs, as C-contiguous arrays of the dimensions in parentheses, and
+    writes every element of the outputs, which start undefined. An input `()` is a number, an output `()` an array of
+    one element. Dimensions in front of those broadcast; the function is called once for each. Floating inputs meet at
+    one dtype; integers and bools stay what they are; outputs have the dtype of the floats.
 
     `sizes`: a function of input dimensions that returns a dict of those that only outputs have. `dtypes`: the dtype of
     the outputs, or one for each. `boundscheck=True` turns an index outside an array into an error, where it would read
@@ -154,7 +178,9 @@ def kernel(layout: str, *, name: str | None = None, sizes: Callable | None = Non
     signature = Signature(layout, sizes)
     given = dtypes if isinstance(dtypes, tuple | list) else (dtypes,) * len(signature.outputs)
     if len(given) != len(signature.outputs):
-        raise DtypeError(f"tg.kernel {layout}: {len(given)} dtypes for {len(signature.outputs)} outputs; give one for each")
+        raise DtypeError(
+            f"tg.kernel {layout}: {len(given)} dtypes for {len(signature.outputs)} outputs; give one for each"
+        )
     fixed: tuple[DType | None, ...] = tuple(None if d is None else as_dtype(d) for d in given)
 
     def decorate(fn: Callable) -> KernelOp:
@@ -164,7 +190,8 @@ def kernel(layout: str, *, name: str | None = None, sizes: Callable | None = Non
         if len(names) != wanted:
             raise ShapeError(
                 f"tg.kernel: {_place(function)} takes {len(names)} arguments; the layout {layout} has "
-                f"{len(signature.inputs)} inputs and {len(signature.outputs)} outputs, which come last: {wanted} in all."
+                f"{len(signature.inputs)} inputs and {len(signature.outputs)} outputs, which come last: {wanted} "
+                "in all."
             )
         options = {"boundscheck": boundscheck, "reassoc": reassoc}
         core = ArrayKernel(name or function.__name__.strip("<>"), function, signature, fixed, options)

@@ -183,6 +183,6 @@ def _restore(description: dict, tensors: dict[str, Tensor]) -> Any:
     if kind in ("list", "tuple"):
         made = [_restore(v, tensors) for v in value]
         return tuple(made) if kind == "tuple" else made
-    if kind == "dict":
+    if kind == "dict" and all(isinstance(k, str) for k, _ in value):
         return {k: _restore(v, tensors) for k, v in value}
     raise KeyError(kind)

@@ -1,4 +1,5 @@
 """Optimizers: 20 steps of each as PyTorch takes them, state that continues bit-identically, sentences for bad input."""
+
 from __future__ import annotations
 
 import json
@@ -226,16 +227,20 @@ def adam_state(count: int = 1, size: int = 2) -> dict:
     return optimizer.state_dict()
 
 
-@pytest.mark.parametrize(("state", "says"), [
-    (lambda: adam_state(2), "groups of"),
-    (lambda: adam_state(1, 3), "shape"),
-    (lambda: optim.SGD([leaf()]).state_dict(), "momentum"),
-    (lambda: {"state": {}}, "param_groups"),
-    (lambda: {}, "state"),
-    (lambda: nn.Linear(2, 2).state_dict(), "state"),
-    (lambda: {**adam_state(), "state": {"7": {}}}, "7"),
-    (lambda: {**adam_state(), "state": {"0": {"step": 1}}}, "exp_avg"),
-], ids=range(8))
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (lambda: adam_state(2), "groups of"),
+        (lambda: adam_state(1, 3), "shape"),
+        (lambda: optim.SGD([leaf()]).state_dict(), "momentum"),
+        (lambda: {"state": {}}, "param_groups"),
+        (dict, "state"),
+        (lambda: nn.Linear(2, 2).state_dict(), "state"),
+        (lambda: {**adam_state(), "state": {"7": {}}}, "7"),
+        (lambda: {**adam_state(), "state": {"0": {"step": 1}}}, "exp_avg"),
+    ],
+    ids=range(8),
+)
 def test_a_state_of_another_optimizer_gets_a_sentence_and_changes_nothing(state, says):
     optimizer = optim.Adam([leaf()], lr=0.25)
     before = optimizer.state_dict()

@@ -1,8 +1,8 @@
 """Array kernels of the user: a Numba function of small arrays, called once for each index of the broadcast dimensions.
 
-`Signature` is the layout, `(m,k),(k,n)->(m,n)` as in NumPy's generalised ufuncs. `ArrayKernel` has the shape rule and the
-builder of steps. `_row()` writes the loop around the function as LLVM IR; the walk over the outer dimensions is that of
-`elementwise.py`, and the sizes of the core dimensions follow its static words.
+`Signature` is the layout, `(m,k),(k,n)->(m,n)` as in NumPy's generalised ufuncs. `ArrayKernel` has the shape rule and
+the builder of steps. `_row()` writes the loop around the function as LLVM IR; the walk over the outer dimensions is
+that of `elementwise.py`, and the sizes of the core dimensions follow its static words.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Signature:
         self.sizes = sizes
         if not _WHOLE.match(text):
             raise ShapeError(
-                f'tg.kernel: {text!r} is not a layout; write the dimensions of each input and output, as in '
+                f"tg.kernel: {text!r} is not a layout; write the dimensions of each input and output, as in "
                 '"(m,k),(k,n)->(m,n)" or "(n)->()".'
             )
         left, right = text.split("->")
@@ -67,8 +67,8 @@ class Signature:
                 if size.setdefault(d, n) != n:
                     shapes = " and ".join(str(x.shape) for x in ins)
                     raise ShapeError(
-                        f"{name}: dimension {d} of the layout {self.text} is {size[d]} and, in input {i}, {n}; the shapes "
-                        f"are {shapes}. Core dimensions do not broadcast."
+                        f"{name}: dimension {d} of the layout {self.text} is {size[d]} and, in input {i}, {n}; the "
+                        f"shapes are {shapes}. Core dimensions do not broadcast."
                     )
         self._measure_free(name, size)
         return size, self._front(name, fronts)
@@ -84,7 +84,8 @@ class Signature:
             n = given.get(d) if isinstance(given, dict) else None
             if not isinstance(n, int) or isinstance(n, bool) or n < 0:
                 raise ShapeError(
-                    f"{name}: sizes must return a dict with a whole number for {d}, as in {{{d!r}: 3}}; it returned {given!r}."
+                    f"{name}: sizes must return a dict with a whole number for {d}, as in {{{d!r}: 3}}; it returned "
+                    f"{given!r}."
                 )
             size[d] = n
 

@@ -1,9 +1,9 @@
 """Elementwise ops that Numba compiles: any scalar function, its derivatives of every order, linked into one loop.
 
 Map: a `Scalar` names what is computed for one element: g₁ · g₂ · … · h(inputs), where h is the user's function or a
-derivative of it. `steps()` is the builder and `partial()` makes the op of a derivative, which is a Scalar with one more
-factor. `_row()` writes the loop over one row as LLVM IR; the walk over the outer dimensions is that of `elementwise.py`.
-Numba (in `user_code.py`) is imported only where the object code is not stored yet.
+derivative of it. `steps()` is the builder and `partial()` makes the op of a derivative, which is a Scalar with one
+more factor. `_row()` writes the loop over one row as LLVM IR; the walk over the outer dimensions is that of
+`elementwise.py`. Numba (in `user_code.py`) is imported only where the object code is not stored yet.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def steps(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...], compute: DT
     extents, strides = merged(shape, [aligned(x, shape) for x in operands])
     inner = extents.pop() if extents else 1
     inner_strides = [s.pop() if s else 0 for s in strides]
-    # no move for constant operands: LLVM's loop vectoriser takes time exponential in the length of a chain of operations
-    # on values that it knows not to change along the loop (LLVM 22: 1.4 s for 16 Newton steps, hours for 30)
+    # no move for constant operands: LLVM's loop vectoriser takes time exponential in the length of a chain of
+    # operations on values that it knows not to change along the loop (LLVM 22: 1.4 s for 16 Newton steps, hours for 30)
     moves = "".join("v" if s == 1 or inner == 1 else "g" for s in inner_strides)
     kernel = _address(op, scalar, tuple(x.dtype for x in ins), outs[0].dtype, compute, moves)
     places, starts = tuple(range(len(operands))), (0,) * len(operands)

@@ -1,8 +1,8 @@
 """Users' functions through Numba to LLVM IR. Imported only where a kernel is not stored.
 
-`scalar_core` and `array_core` compile a function and say what its machine function is called; `linked` joins it with the
-loop around it. A failure is one KernelError: which function, which line, what is wrong, what to try; Numba's own text is
-chained behind it.
+`scalar_core` and `array_core` compile a function and say what its machine function is called; `linked` joins it with
+the loop around it. A failure is one KernelError: which function, which line, what is wrong, what to try; Numba's own
+text is chained behind it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import re
 import types as python_types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import llvmlite.binding as llvm
 import numba
 from numba import types
 from numba.core.registry import cpu_target
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 from numba.extending import typeof_impl
 
 from ..errors import KernelError
 from ..ops.registry import Op
 from . import dual
-from .compile import FAST, _BY_DTYPE, reason, unoptimised, used_names
+from .compile import _BY_DTYPE, FAST, reason, unoptimised, used_names
 
 KINDS = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64, "u8": types.uint8}
 KINDS["i1"] = types.boolean
@@ -74,7 +74,7 @@ def scalar_core(scalar, kinds: list[str]) -> Core:
 
 
 def array_core(name: str, function: Callable, arguments: tuple, options: dict) -> Core:
-    """The core of an array kernel; `arguments` are (dtype name, dimensions, read-only), dimensions None for a scalar."""
+    """The core of an array kernel; `arguments` are (dtype name, dimensions or None for a scalar, read-only)."""
     typed = tuple(
         _BY_NUMBER[dtype] if ndim is None else types.Array(_BY_NUMBER[dtype], ndim, "C", readonly=readonly)
         for dtype, ndim, readonly in arguments
@@ -156,17 +156,18 @@ def _resolved(text: str) -> str:
             llvm.add_symbol(target, cpu_target.target_context.codegen()._engine.get_function_address(name))
             text += f'\ndeclare void @"{target}"()\n'
         pointer = rf'^(@"?\.numba\.unresolved\${re.escape(name)}"? = )[^\n]*$'
-        text = re.sub(pointer, lambda m, to=target: f'{m[1]}internal constant ptr @"{to}"', text, flags=re.M)
+        text = re.sub(pointer, rf'\1internal constant ptr @"{target}"', text, flags=re.M)
     return text
 
 
-def _number(what: str, function: Callable, returned) -> str:
+def _number(what: str, function: Callable, returned: Any) -> str:
     """The kind of number that a function returns; an error where it is none."""
     if isinstance(returned, types.Boolean):
         return "i1"
     if isinstance(returned, types.Float) and returned.bitwidth in (32, 64):
         return f"f{returned.bitwidth}"
     if isinstance(returned, types.Integer):
+        returned = cast(Any, returned)
         return f"{'i' if returned.signed else 'u'}{returned.bitwidth}"
     raise KernelError(
         f"{what} ({_place(function)}) returns {_plainly(returned)}; an elementwise function returns one number on "
@@ -184,14 +185,15 @@ def _plainly(returned) -> str:
     return f"an array ({returned})" if isinstance(returned, types.Array) else str(returned)
 
 
-def _check_components(scalar, function: Callable, returned) -> None:
+def _check_components(scalar, function: Callable, returned: Any) -> None:
     count = len(returned) if isinstance(returned, types.BaseTuple) else 1
     if count != scalar.arity:
         raise KernelError(
             f"{scalar.op_name}: its derivative ({_place(function)}) returns {count} value{'s' * (count != 1)} for "
             f"{scalar.arity} input{'s' * (scalar.arity != 1)}; return one partial derivative per input."
         )
-    for part in returned if isinstance(returned, types.BaseTuple) else (returned,):
+    parts: Any = returned if isinstance(returned, types.BaseTuple) else (returned,)
+    for part in parts:
         _number(f"{scalar.op_name}'s derivative", function, types.unliteral(part))
 
 
@@ -200,12 +202,13 @@ def _component(function: Callable, index: int, arity: int, is_tuple: bool) -> Ca
     if not is_tuple:
         return function
     f = _jit(function, dual.FLAGS)
-    body = {
+    bodies: dict[int, Any] = {
         1: lambda a: f(a)[index],
         2: lambda a, b: f(a, b)[index],
         3: lambda a, b, c: f(a, b, c)[index],
         4: lambda a, b, c, d: f(a, b, c, d)[index],
-    }[arity]
+    }
+    body = bodies[arity]
     body.__name__ = body.__qualname__ = function.__name__
     return body
 
@@ -213,7 +216,7 @@ def _component(function: Callable, index: int, arity: int, is_tuple: bool) -> Ca
 # functions and ops that the user's function calls
 
 
-def prepared(function: Callable, known: dict | None = None) -> Callable:
+def prepared(function: Any, known: dict | None = None) -> Any:
     """A copy of `function` in which the plain functions and elementwise ops it calls are compiled ones.
 
     The reader of expressions follows such calls, too, so that a loop more or less changes nothing for the user.
@@ -223,9 +226,7 @@ def prepared(function: Callable, known: dict | None = None) -> Callable:
     module = function.__globals__
     bound = dict(module)
     cells = tuple(python_types.CellType() for _ in function.__closure__ or ())
-    copy = python_types.FunctionType(
-        function.__code__, bound, function.__name__, function.__defaults__, cells or None
-    )
+    copy = python_types.FunctionType(function.__code__, bound, function.__name__, function.__defaults__, cells or None)
     copy.__qualname__, copy.__kwdefaults__ = function.__qualname__, function.__kwdefaults__
     copy.__module__, copy.__doc__ = function.__module__, function.__doc__
     known[function] = _jit(copy, dual.FLAGS)
@@ -295,7 +296,8 @@ def explained(what: str, function: Callable, arguments: tuple, error: Exception)
         said = re.sub(r"\s*\(line \d+\)", "", said)
     shown = ", ".join(map(str, arguments))
     return (
-        f"{what} ({_place(function)}) cannot be compiled by Numba for inputs ({shown}){where}: {said.rstrip('. ')}. {HINT}."
+        f"{what} ({_place(function)}) cannot be compiled by Numba for inputs ({shown}){where}: {said.rstrip('. ')}. "
+        f"{HINT}."
     )
 
 

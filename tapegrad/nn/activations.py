@@ -1,5 +1,8 @@
 """Activations and losses as modules: one row of a table each."""
+
 from __future__ import annotations
+
+import inspect
 
 from . import functional as F
 from .module import Module
@@ -7,13 +10,17 @@ from .module import Module
 
 def _module(name: str, fn, doc: str, **defaults) -> type[Module]:
     """A module class that calls `fn` with the settings it was made with."""
-    names = list(defaults)
+    signature = inspect.Signature(
+        [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in defaults.items()]
+    )
 
     def __init__(self, *args, **kwargs):
         Module.__init__(self)
-        if len(args) > len(names) or any(k not in defaults or k in names[: len(args)] for k in kwargs):
-            raise TypeError(f"{name}() takes {', '.join(names) or 'no arguments'}; got {args} {kwargs}")
-        self.settings = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"nn.{name}{signature}: {error}") from None
+        self.settings = {**defaults, **bound.arguments}
 
     def forward(self, *inputs):
         return fn(*inputs, **self.settings)
@@ -21,7 +28,14 @@ def _module(name: str, fn, doc: str, **defaults) -> type[Module]:
     def extra_repr(self):
         return ", ".join(f"{k}={v!r}" for k, v in self.settings.items() if v != defaults[k])
 
-    body = {"__init__": __init__, "forward": forward, "extra_repr": extra_repr, "__doc__": doc, "__module__": __name__}
+    body = {
+        "__init__": __init__,
+        "forward": forward,
+        "extra_repr": extra_repr,
+        "__doc__": doc,
+        "__module__": __name__,
+        "__signature__": signature,
+    }
     return type(name, (Module,), body)
 
 
@@ -37,9 +51,15 @@ Softsign = _module("Softsign", F.softsign, "x / (1 + |x|).")
 Softmax = _module("Softmax", F.softmax, "exp(x) / sum(exp(x)) along dim.", dim=-1)
 LogSoftmax = _module("LogSoftmax", F.log_softmax, "log(softmax(x)) along dim.", dim=-1)
 
-CrossEntropyLoss = _module("CrossEntropyLoss", F.cross_entropy, "`functional.cross_entropy` as a module.", ignore_index=-100, reduction="mean")
+CrossEntropyLoss = _module(
+    "CrossEntropyLoss", F.cross_entropy, "`functional.cross_entropy` as a module.", ignore_index=-100, reduction="mean"
+)
 MSELoss = _module("MSELoss", F.mse_loss, "`functional.mse_loss` as a module.", reduction="mean")
 L1Loss = _module("L1Loss", F.l1_loss, "`functional.l1_loss` as a module.", reduction="mean")
 NLLLoss = _module("NLLLoss", F.nll_loss, "`functional.nll_loss` as a module.", reduction="mean")
-BCEWithLogitsLoss = _module("BCEWithLogitsLoss", F.binary_cross_entropy_with_logits,
-                            "`functional.binary_cross_entropy_with_logits` as a module.", reduction="mean")
+BCEWithLogitsLoss = _module(
+    "BCEWithLogitsLoss",
+    F.binary_cross_entropy_with_logits,
+    "`functional.binary_cross_entropy_with_logits` as a module.",
+    reduction="mean",
+)

@@ -1,4 +1,5 @@
-"""Starting values, written into a tensor in place. All are drawn with `tg.uniform` and `tg.normal`, so `tg.seed` fixes them."""
+"""Starting values, written into a tensor in place. Drawn with `tg.uniform` and `tg.normal`, so `tg.seed` fixes them."""
+
 from __future__ import annotations
 
 import math

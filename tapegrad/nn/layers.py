@@ -1,11 +1,11 @@
 """Layers with parameters, and layers that only change shapes."""
+
 from __future__ import annotations
 
 import math
 
 from ..errors import ShapeError, TapegradError
 from ..ops import convolution, network, pooling
-from ..ops.axes import pair
 from ..ops.movement import flatten
 from ..tape.create import zeros
 from ..tape.tensor import Tensor
@@ -13,9 +13,13 @@ from . import init
 from .module import Module
 
 
+def _is_size(value) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool | Tensor) and value >= 1
+
+
 def _sizes(layer: str, **sizes: int) -> None:
     for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _is_size(value):
             raise ShapeError(f"{layer}: {name} is a whole number from 1, not {value!r}")
 
 
@@ -62,14 +66,29 @@ class _Conv(Module):
     axes = 2
     op = staticmethod(convolution.conv2d)
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
-                 bias: bool = True, dtype=None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups: int = 1,
+        bias: bool = True,
+        dtype=None,
+    ):
         super().__init__()
         name = type(self).__name__
         _sizes(name, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
-            raise ShapeError(f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
-        kernel = pair(kernel_size, name, "kernel_size", 1)[: self.axes]
+            raise ShapeError(
+                f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
+        kernel = tuple(kernel_size) if isinstance(kernel_size, tuple | list) else (kernel_size,) * self.axes
+        if len(kernel) != self.axes or not all(map(_is_size, kernel)):
+            wanted = "a whole number from 1" + (", or two of them" if self.axes == 2 else "")
+            raise ShapeError(f"{name}: kernel_size is {wanted}, not {kernel_size!r}")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.weight = _weight(out_channels, in_channels // groups, *kernel, dtype=dtype)
@@ -81,7 +100,11 @@ class _Conv(Module):
 
     def extra_repr(self):
         """Channels, kernel and what differs from the defaults."""
-        more = [f"{n}={getattr(self, n)!r}" for n, d in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)) if getattr(self, n) != d]
+        more = [
+            f"{n}={getattr(self, n)!r}"
+            for n, d in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
+            if getattr(self, n) != d
+        ]
         return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *more])
 
 
@@ -188,7 +211,11 @@ class Sequential(Module):
 
     def __init__(self, *modules):
         super().__init__()
-        named = modules[0].items() if len(modules) == 1 and isinstance(modules[0], dict) else ((str(i), m) for i, m in enumerate(modules))
+        named = (
+            modules[0].items()
+            if len(modules) == 1 and isinstance(modules[0], dict)
+            else ((str(i), m) for i, m in enumerate(modules))
+        )
         for name, module in named:
             self.add_module(name, module)
 
@@ -198,7 +225,7 @@ class Sequential(Module):
             try:
                 x = module(x)
             except TapegradError as error:
-                error.add_note(f"in {type(module).__name__} {name!r} of Sequential")
+                error.add_note(f"which is {name!r} of {type(self).__name__}")
                 raise
         return x
 

@@ -1,11 +1,13 @@
 """Module: a function with parameters, made of smaller ones."""
+
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import CheckpointError, TapeError
+from ..errors import CheckpointError, TapeError, TapegradError
+from ..tape.assign import written
 from ..tape.create import tensor
 from ..tape.state import no_grad
 from ..tape.tensor import Leaf, Tensor
@@ -20,11 +22,18 @@ def Parameter(data, requires_grad: bool = True) -> Tensor:
     return tensor(data, requires_grad=requires_grad)
 
 
-class Module:
-    """The parent of everything with parameters. Give it a `forward`; attributes that are modules or leaves are found by name.
+class Unmatched(NamedTuple):
+    """The names that `load_state_dict` did not find on both sides."""
 
-    A tensor attribute with requires_grad=True is a parameter, a module attribute a child. `register_buffer` adds tensors
-    that are saved but not trained.
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """The parent of everything with parameters. Give it a `forward`.
+
+    Attributes are found by name: a leaf tensor with requires_grad=True is a parameter, a module a child. `register_buffer`
+    adds tensors that are saved but not trained.
 
     >>> import tapegrad as tg
     >>> class Line(Module):
@@ -44,6 +53,7 @@ class Module:
     def __init__(self) -> None:
         object.__setattr__(self, "_parameters", OrderedDict())
         object.__setattr__(self, "_buffers", OrderedDict())
+        object.__setattr__(self, "_transient", set())  # names of buffers that state_dict leaves out
         object.__setattr__(self, "_modules", OrderedDict())
         object.__setattr__(self, "training", True)
 
@@ -52,6 +62,11 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_modules" not in self.__dict__:
             raise TapeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
+        if self._parameters.get(name) is not None and isinstance(value, Tensor) and type(value.node) is not Leaf:
+            raise TapeError(
+                f"{type(self).__name__}.{name} is a parameter and would be lost: the new value is no leaf that requires "
+                f"a gradient. Assign nn.Parameter(value), or write {name}.copy_(value) inside tg.no_grad()."
+            )
         rooms = (self._parameters, self._buffers, self._modules)
         if isinstance(value, Tensor) and name in self._buffers:
             self._buffers[name] = value
@@ -72,10 +87,13 @@ class Module:
             room[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        for room in ("_parameters", "_buffers", "_modules"):
-            found = self.__dict__.get(room)
-            if found is not None and name in found:
-                return found[name]
+        own = self.__dict__
+        if "_modules" in own:
+            for room in (own["_parameters"], own["_modules"], own["_buffers"]):
+                if name in room:
+                    return room[name]
+        elif name in ("_parameters", "_buffers", "_modules", "training"):
+            raise TapeError(f"{type(self).__name__}: call super().__init__() at the start of __init__")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
@@ -90,26 +108,50 @@ class Module:
 
     def register_parameter(self, name: str, value: Tensor | None) -> None:
         """Add a parameter under a name; None reserves the name."""
+        self._check_name(name, self._parameters, "register_parameter")
+        if value is not None and not (isinstance(value, Tensor) and type(value.node) is Leaf):
+            raise TapeError(
+                f"register_parameter: {name!r} is no leaf tensor that requires a gradient; make it with nn.Parameter"
+            )
         self._parameters[name] = value
 
-    def register_buffer(self, name: str, value: Tensor | None) -> None:
-        """Add a tensor that is saved with the module but not trained."""
+    def register_buffer(self, name: str, value: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that belongs to the module but is not trained. state_dict has it where it is persistent."""
+        self._check_name(name, self._buffers, "register_buffer")
+        if value is not None and not isinstance(value, Tensor):
+            raise TapeError(f"register_buffer: {name!r} is a {type(value).__name__}, wanted a tensor or None")
         self._buffers[name] = value
+        (self._transient.discard if persistent else self._transient.add)(name)
 
     def add_module(self, name: str, module: Module) -> None:
         """Add a child under a name that need not be an attribute name."""
         if not isinstance(module, Module):
             raise TapeError(f"add_module: {name!r} is a {type(module).__name__}, wanted a Module")
+        self._check_name(name, self._modules, "add_module")
         self._modules[name] = module
+
+    def _check_name(self, name: str, room: OrderedDict, what: str) -> None:
+        """Refuse names that dotted paths could not tell apart, or that something else has."""
+        if not isinstance(name, str) or not name or "." in name:
+            raise TapeError(f"{what}: {name!r} is no name; wanted a string without dots, not empty")
+        if name not in room and hasattr(self, name):
+            raise TapeError(f"{what}: {type(self).__name__} already has an attribute {name!r}")
 
     # running
 
     def __call__(self, *args, **kwargs):
-        return self.forward(*args, **kwargs)
+        try:
+            return self.forward(*args, **kwargs)
+        except TapegradError as error:
+            if not self._modules:  # the innermost module says where; the ones around it would only repeat it
+                error.add_note(f"in {self!r}")
+            raise
 
     def forward(self, *args, **kwargs):
         """What the module computes. Every module defines its own."""
-        raise TapeError(f"{type(self).__name__} has no forward method; define forward(self, ...) to say what it computes")
+        raise TapeError(
+            f"{type(self).__name__} has no forward method; define forward(self, ...) to say what it computes"
+        )
 
     # walking
 
@@ -136,19 +178,32 @@ class Module:
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """All parameters with dotted names; one that is shared comes once."""
-        yield from self._named("_parameters", prefix)
+        return self._once("_parameters", prefix)
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """All buffers with dotted names."""
-        yield from self._named("_buffers", prefix)
+        return self._once("_buffers", prefix)
 
-    def _named(self, room: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    def _once(self, room: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
         seen: set[int] = set()
         for name, module in self.named_modules(prefix):
             for key, value in getattr(module, room).items():
                 if value is not None and id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{name}.{key}" if name else key), value
+
+    def _stored(self) -> Iterator[tuple[str, Tensor]]:
+        """What state_dict holds: as in PyTorch, under every name, so that a shared tensor comes more than once."""
+
+        def below(module: Module, path: str) -> Iterator[tuple[str, Tensor]]:
+            for key, value in (*module._parameters.items(), *module._buffers.items()):
+                if value is not None and not (key in module._transient and key in module._buffers):
+                    yield path + key, value
+            for key, child in module._modules.items():
+                if child is not None:
+                    yield from below(child, f"{path}{key}.")
+
+        return below(self, "")
 
     def parameters(self) -> Iterator[Tensor]:
         """All parameters, each once."""
@@ -190,43 +245,60 @@ class Module:
                 p.grad = None
 
     def to(self, target) -> Module:
-        """Convert all floating parameters and buffers to another dtype or device, in new tensors. Make the optimizer afterwards."""
-        for module in self.modules():
-            for room in (module._parameters, module._buffers):
-                for name, value in room.items():
-                    if value is not None and value.dtype.is_float:
-                        moved = value.detach().to(target)
-                        moved.requires_grad = value.requires_grad
-                        room[name] = moved
+        """Convert all floating parameters and buffers to another dtype or device.
+
+        They stay the same tensors, so an optimizer keeps its parameters. Gradients are dropped. A backward through values recorded before raises.
+        """
+        for value in (*self.parameters(), *self.buffers()):
+            if value.dtype.is_float and value.is_leaf:
+                moved = value.detach().to(target)
+                if moved.layout is not value.layout:
+                    written(value)  # rows that saved it notice by its version
+                    value.buffer, value.address, value.layout = moved.buffer, moved.address, moved.layout
+                    value.node = None if value.node is None else Leaf()
+                    written(value)
         return self
 
     # state
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of all parameters and buffers by dotted name: what `tg.save` takes."""
-        found = [*self.named_parameters(), *self.named_buffers()]
-        return {name: value.detach().copy() for name, value in found}
+        return {name: value.detach().copy() for name, value in self._stored()}
 
-    def load_state_dict(self, state: dict[str, Tensor], strict: bool = True) -> None:
+    def load_state_dict(self, state: dict[str, Tensor], strict: bool = True) -> Unmatched:
         """Write saved values into the parameters and buffers, in place.
 
-        Raises CheckpointError where names or shapes differ, listing them, before anything is written; strict=False takes
-        the names that are on both sides.
+        Raises CheckpointError where names or shapes differ, listing them, before anything is written. strict=False takes
+        the names that are on both sides; the result lists the others.
         """
-        own = dict([*self.named_parameters(), *self.named_buffers()])
-        missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
-        shapes = [f"{n} (saved {tuple(state[n].shape)}, here {own[n].shape})" for n in own if n in state and tuple(state[n].shape) != own[n].shape]
-        problems = [f"shapes differ: {', '.join(shapes)}"] if shapes else []
+        if not isinstance(state, dict):
+            raise CheckpointError(
+                f"load_state_dict: wanted a dict of tensors, got {type(state).__name__}; tg.load(path) reads one"
+            )
+        own = dict(self._stored())
+        missing, unexpected = [n for n in own if n not in state], [str(n) for n in state if n not in own]
+        both = [(n, state[n], own[n].shape) for n in own if n in state]
+        kinds = [f"{n} is a {type(value).__name__}" for n, value, _ in both if not hasattr(value, "shape")]
+        shapes = [
+            f"{n} (saved {tuple(value.shape)}, here {shape})"
+            for n, value, shape in both
+            if hasattr(value, "shape") and tuple(value.shape) != shape
+        ]
+        problems = [f"no tensors: {', '.join(kinds)}"] if kinds else []
+        problems += [f"shapes differ: {', '.join(shapes)}"] if shapes else []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")
         if strict and unexpected:
             problems.append(f"unexpected: {', '.join(unexpected)}")
         if problems:
-            raise CheckpointError(f"load_state_dict: the state does not belong to {type(self).__name__}; {'; '.join(problems)}")
+            raise CheckpointError(
+                f"load_state_dict: the state does not belong to {type(self).__name__}; {'; '.join(problems)}"
+            )
         with no_grad():
             for name, value in own.items():
                 if name in state:
                     value.copy_(state[name])
+        return Unmatched(missing, unexpected)
 
     # showing
 

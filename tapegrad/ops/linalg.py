@@ -9,7 +9,7 @@ from ..dtypes import promote
 from ..errors import DtypeError, ShapeError
 from .creation import eye, tril
 from .elementwise import exp, multiply
-from .movement import astype, broadcast_to, expand_dims, floating, permute, reshape, swapaxes
+from .movement import astype, broadcast_to, expand_dims, floating, permute, permute_view, reshape, swapaxes
 from .reduce import sum_
 from .registry import Tensor, composite, primitive, run_with
 
@@ -41,19 +41,24 @@ def _(a, b):
 
 @matmul_kernel.adjoint(0, saves=(1,))
 def _(g, y, a, b):
-    return _product_like(a, g, swapaxes(b, -1, -2))
+    return _product_like(a, g, _turned(b))
 
 
 @matmul_kernel.adjoint(1, saves=(0,))
 def _(g, y, a, b):
-    return _product_like(b, swapaxes(a, -1, -2), g)
+    return _product_like(b, _turned(a), g)
+
+
+def _turned(x):
+    """x with its last two axes exchanged, as one row."""
+    return run_with(permute_view, (x,), axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 def _product_like(x, left, right):
     """left @ right, laid out as x is: the gradient of a transposed weight comes out in the weight's own order, without a copy."""
     if x.strides[-2] == 1 and x.strides[-1] != 1:
-        return swapaxes(matmul_kernel(swapaxes(right, -1, -2), swapaxes(left, -1, -2)), -1, -2)
-    return matmul_kernel(left, right)
+        return _turned(run_with(matmul_kernel, (_turned(right), _turned(left))))
+    return run_with(matmul_kernel, (left, right))
 
 
 _MATMUL = [dict(shapes=((3, 4), (4, 2))), dict(shapes=((4,), (4,))), dict(shapes=((2, 3, 4), (4,))), dict(shapes=((4,), (2, 4, 3))),

@@ -5,7 +5,7 @@ import numpy as np
 
 from ..errors import DtypeError, ShapeError
 from .axes import one_axis
-from .elementwise import multiply
+from .elementwise import multiply, where
 from .indexing import integers, take
 from .movement import astype, expand_dims, floating, reshape
 from .random import bernoulli
@@ -150,11 +150,14 @@ def dropout(input: Tensor, p=0.5, training=True):
 
 @composite(namespace="nn", reference=lambda idx, w: w[idx], samples=[dict(shapes=((5, 3),), args=(np.array([[0, 2], [4, 4]]),), at=(1,))])
 def embedding(input: Tensor, weight: Tensor):
-    """The rows of `weight` (rows, features) that the integers of `input` name. Raises IndexOutOfRange beyond the last row."""
+    """The rows of `weight` (rows, features) that the integers of `input` name. Raises IndexOutOfRange outside 0..rows-1."""
     if weight.ndim != 2:
         raise ShapeError(f"embedding: weight has shape {weight.shape}, wanted (rows, features)")
     if input.dtype.is_float:
         raise DtypeError(f"embedding: input must hold integers, not {input.dtype.name}; arguments are (input, weight)")
+    input = integers(input, "embedding", "input")
+    if input.dtype.name != "uint8":
+        input = where(input < 0, weight.shape[0], input)  # unlike an index, -1 is no row here
     return take(weight, input, 0)
 
 

@@ -66,7 +66,7 @@ class Op:
         self.partials: dict = {}
         self.keeps: dict = {}  # which inputs are differentiable -> which values a row keeps for its adjoint
         self.explicit: Callable | None = None  # a user's derivative of a scalar function
-        self.jitted: Callable | None = None  # what Numba compiles where the source cannot be read
+        self.jitted: Any = None  # what Numba compiles where the source cannot be read
         self._expression: tuple[ex.Node, ...] | None = data.pop("expression", None)
         self.unreadable: str | None = None
         self.tensor_places = _tensor_places(self.signature)

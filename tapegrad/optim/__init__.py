@@ -1,4 +1,7 @@
 """Optimizers, named as in PyTorch."""
-from .optimizer import SGD, Adam, AdamW, Optimizer
+
+from .adam import Adam, AdamW
+from .optimizer import Optimizer
+from .sgd import SGD
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]

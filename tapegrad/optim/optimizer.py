@@ -1,4 +1,5 @@
 """Optimizers: which rule runs on which parameter with which settings."""
+
 from __future__ import annotations
 
 import copy
@@ -8,22 +9,21 @@ from typing import Any
 
 from ..errors import CheckpointError, ShapeError, TapeError
 from ..tape.apply import constant
-from ..tape.assign import update
 from ..tape.create import tensor, zeros_like
 from ..tape.state import enable_grad, no_grad
-from ..tape.tensor import Leaf, Tensor
-from . import rules
+from ..tape.tensor import Tensor
 
 SLOTS = 64  # sets of numbers that an optimizer keeps as tensors
 
 
 class Optimizer:
-    """The parent of all optimizers. `param_groups` is a list of dicts, each with "params" and the settings, "lr" a plain float.
+    """The parent of all optimizers. `param_groups` is a list of dicts with "params" and the settings, "lr" a plain float.
 
-    params: leaf tensors, or dicts with "params" and settings of their own. Frozen ones, without requires_grad, are passed
-    over for as long as they are frozen.
+    params: leaf tensors, or dicts with "params" and settings of their own. Frozen ones, without requires_grad, are
+    passed over for as long as they are frozen.
 
-    A rule of one's own is a subclass with an `update` method; `tensors` and `numbers` name what it keeps for a parameter.
+    A rule of one's own is a subclass with an `update` method; `tensors` and `numbers` name what it keeps for a
+    parameter.
     """
 
     tensors: tuple[str, ...] = ()  # state of the parameter's shape and dtype
@@ -32,7 +32,9 @@ class Optimizer:
     def __init__(self, params: Iterable, defaults: dict[str, Any]):
         name = type(self).__name__
         if not isinstance(params, Iterable):
-            raise TapeError(f"{name}: params are tensors or dicts of them, not a {type(params).__name__}; pass model.parameters()")
+            raise TapeError(
+                f"{name}: params are tensors or dicts of them, not a {type(params).__name__}; pass model.parameters()"
+            )
         listed = [params] if isinstance(params, Tensor) else list(params)
         if not listed:
             raise ShapeError(f"{name}: no parameters were given; was model.parameters() already used up?")
@@ -56,15 +58,19 @@ class Optimizer:
             if not isinstance(p, Tensor):
                 raise TapeError(f"{name}: parameters are tensors, got a {type(p).__name__}")
             if not p.is_leaf:
-                raise TapeError(f"{name}: a parameter of shape {p.shape} is the result of an op ({p.node.op.name}), so no gradient "
-                                "collects in it; make it with nn.Parameter or tg.tensor(..., requires_grad=True)")
+                raise TapeError(
+                    f"{name}: a parameter of shape {p.shape} is the result of an op ({p.node.op.name}), so no gradient "
+                    "collects in it; make it with nn.Parameter or tg.tensor(..., requires_grad=True)"
+                )
             if id(p) in known:
                 raise TapeError(f"{name}: a parameter of shape {p.shape} was given twice")
             known.add(id(p))
         unknown = set(group) - set(self.defaults) - {"params"}
         if unknown:
             raise TapeError(f"{name}: unknown settings {sorted(unknown)}; it has {sorted(self.defaults)}")
-        made = {k: tuple(v) if isinstance(v, list) else v for k, v in {**self.defaults, **group}.items()} | {"params": params}
+        made = {k: tuple(v) if isinstance(v, list) else v for k, v in {**self.defaults, **group}.items()} | {
+            "params": params
+        }
         self.check(made)
         self.param_groups.append(made)
 
@@ -75,7 +81,11 @@ class Optimizer:
             if not isinstance(value, int | float) or not value >= 0.0 or math.isinf(value):
                 raise ShapeError(f"{type(self).__name__}: {key} is a number from 0, not {value!r}")
         betas = group.get("betas", (0.0, 0.0))
-        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas):
+        if (
+            not isinstance(betas, tuple | list)
+            or len(betas) != 2
+            or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas)
+        ):
             raise ShapeError(f"{type(self).__name__}: betas are two numbers from 0 to below 1, not {betas!r}")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -103,7 +113,7 @@ class Optimizer:
         raise TapeError(f"{type(self).__name__} has no update rule; define update(self, p, g, state, group)")
 
     def scalars(self, p: Tensor, *values: float) -> tuple[Tensor, ...]:
-        """Numbers as inputs of a rule on p. The parameters of a group have most in common, so the last ones are kept."""
+        """Numbers as inputs of a rule on p. Parameters of a group have most in common, so the last ones are kept."""
         key = (p.layout.dtype, p.layout.device, values)
         found = self._slots.get(key)
         if found is None:
@@ -113,20 +123,34 @@ class Optimizer:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings and state, with parameters as numbers: what `tg.save` takes. The next step after loading is bit-identical."""
+        """Settings and state, with parameters as numbers: what `tg.save` takes.
+
+        The next step after loading is bit-identical.
+        """
         numbers = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        groups = [{k: [numbers[id(p)] for p in v] if k == "params" else copy.copy(v) for k, v in g.items()} for g in self.param_groups]
-        state = {str(numbers[id(p)]): {k: v.copy() if isinstance(v, Tensor) else v for k, v in s.items()} for p, s in self.state.items()}
+        groups = [
+            {k: [numbers[id(p)] for p in v] if k == "params" else copy.copy(v) for k, v in g.items()}
+            for g in self.param_groups
+        ]
+        state = {
+            str(numbers[id(p)]): {k: v.copy() if isinstance(v, Tensor) else v for k, v in s.items()}
+            for p, s in self.state.items()
+        }
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave. Raises CheckpointError where it does not fit, and changes nothing then."""
+        """Continue from a state that `state_dict` gave.
+
+        Raises CheckpointError where it does not fit, and changes nothing then.
+        """
         groups = self._loaded_groups(state)
         params = [p for g in self.param_groups for p in g["params"]]
         loaded: dict[Tensor, dict[str, Any]] = {}
         for number, values in state["state"].items():
             if not str(number).isdecimal() or int(number) >= len(params):
-                raise CheckpointError(f"load_state_dict: the state names parameter {number!r}, this {type(self).__name__} has {len(params)}")
+                raise CheckpointError(
+                    f"load_state_dict: the state has a parameter {number!r}, {type(self).__name__} has {len(params)}"
+                )
             loaded[params[int(number)]] = self._loaded_state(number, values, params[int(number)])
         for mine, saved in zip(self.param_groups, groups, strict=True):
             mine.update(saved)
@@ -135,15 +159,26 @@ class Optimizer:
     def _loaded_groups(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         """The settings of each group, checked against the groups that are here."""
         name = type(self).__name__
-        if not isinstance(state, dict) or not isinstance(state.get("state"), dict) or not isinstance(state.get("param_groups"), list):
-            raise CheckpointError('load_state_dict: wanted what state_dict() of an optimizer gives, a dict with "state" and "param_groups"')
+        if (
+            not isinstance(state, dict)
+            or not isinstance(state.get("state"), dict)
+            or not isinstance(state.get("param_groups"), list)
+        ):
+            raise CheckpointError(
+                'load_state_dict: wanted what state_dict() of an optimizer gives: "state" and "param_groups"'
+            )
         sizes, own = [len(g["params"]) for g in state["param_groups"]], [len(g["params"]) for g in self.param_groups]
         if sizes != own:
             raise CheckpointError(f"load_state_dict: the state has groups of {sizes} parameters, this {name} of {own}")
-        groups = [{k: tuple(v) if isinstance(v, list) else v for k, v in g.items() if k != "params"} for g in state["param_groups"]]
+        groups = [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in g.items() if k != "params"}
+            for g in state["param_groups"]
+        ]
         for group in groups:
             if set(group) != set(self.defaults):
-                raise CheckpointError(f"load_state_dict: the state has the settings {sorted(group)}, {name} has {sorted(self.defaults)}")
+                raise CheckpointError(
+                    f"load_state_dict: the state has the settings {sorted(group)}, {name} has {sorted(self.defaults)}"
+                )
             try:
                 self.check(group)
             except ShapeError as error:
@@ -153,105 +188,24 @@ class Optimizer:
     def _loaded_state(self, number: str, values: dict[str, Any], p: Tensor) -> dict[str, Any]:
         """A parameter's state as tensors of its own, in the parameter's dtype."""
         if values and set(values) != {*self.tensors, *self.numbers}:
-            raise CheckpointError(f"load_state_dict: the state of parameter {number} has {sorted(values)}, {type(self).__name__} keeps "
-                                  f"{sorted((*self.tensors, *self.numbers))}")
+            raise CheckpointError(
+                f"load_state_dict: the state of parameter {number} has {sorted(values)}, {type(self).__name__} keeps "
+                f"{sorted((*self.tensors, *self.numbers))}"
+            )
         made = {}
         for key, value in values.items():
-            if (key in self.tensors) is not isinstance(value, Tensor) or isinstance(value, Tensor) and value.shape != p.shape:
-                raise CheckpointError(f"load_state_dict: {key} of parameter {number} does not fit a parameter of shape {p.shape}: "
-                                      f"{f'its shape is {value.shape}' if isinstance(value, Tensor) else f'it is {value!r}'}")
+            if (
+                (key in self.tensors) is not isinstance(value, Tensor)
+                or (isinstance(value, Tensor)
+                and value.shape != p.shape)
+            ):
+                raise CheckpointError(
+                    f"load_state_dict: {key} of parameter {number} does not fit a parameter of shape {p.shape}: "
+                    f"{f'its shape is {value.shape}' if isinstance(value, Tensor) else f'it is {value!r}'}"
+                )
             made[key] = tensor(value, dtype=p.dtype, device=p.device) if isinstance(value, Tensor) else value
         return made
 
     def __repr__(self) -> str:
         groups = "; ".join(", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups)
         return f"{type(self).__name__}({groups})"
-
-
-class SGD(Optimizer):
-    """Gradient descent, with momentum (Polyak 1964) or Nesterov's momentum (Sutskever et al. 2013). Arguments as in PyTorch.
-
-    >>> import tapegrad as tg
-    >>> w = tg.tensor([1.0], requires_grad=True)
-    >>> optimizer = SGD([w], lr=0.5)
-    >>> (w * w).sum().backward(); optimizer.step()
-    >>> w.item()
-    0.0
-    """
-
-    tensors = ("momentum_buffer",)
-
-    def __init__(self, params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
-                 nesterov: bool = False):
-        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov))
-
-    def check(self, group):
-        """Refuse settings that make no sense."""
-        super().check(group)
-        if group["nesterov"] and (group["momentum"] == 0.0 or group["dampening"] != 0.0):
-            raise ShapeError("SGD: nesterov needs a momentum above 0 and no dampening")
-
-    def update(self, p, g, state, group):
-        """One step of one parameter."""
-        lr, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
-        if momentum == 0.0:
-            update((p,), rules.sgd, (p, g, *self.scalars(p, lr, decay)))
-            return
-        v = state.get("momentum_buffer")
-        if v is None:
-            v = state["momentum_buffer"] = zeros_like(p)
-            if group["nesterov"]:
-                update((p, v), rules.sgd_nesterov_first, (p, g, v, *self.scalars(p, lr, decay, momentum)))
-            else:
-                update((p, v), rules.sgd_momentum_first, (p, g, v, *self.scalars(p, lr, decay)))
-            return
-        rule = rules.sgd_nesterov if group["nesterov"] else rules.sgd_momentum
-        update((p, v), rule, (p, g, v, *self.scalars(p, lr, decay, momentum, 1.0 - group["dampening"])))
-
-
-class Adam(Optimizer):
-    """Kingma & Ba 2015, "Adam: a method for stochastic optimization". Arguments as in PyTorch.
-
-    >>> import tapegrad as tg
-    >>> w = tg.tensor([1.0], requires_grad=True)
-    >>> optimizer = Adam([w], lr=0.1)
-    >>> (w * w).sum().backward(); optimizer.step()
-    >>> round(w.item(), 4)
-    0.9
-    """
-
-    rule = rules.adam
-    tensors = ("exp_avg", "exp_avg_sq")
-    numbers = ("step",)
-
-    def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
-
-    def update(self, p, g, state, group):
-        """One step of one parameter."""
-        if not state:
-            state.update(step=0, exp_avg=zeros_like(p), exp_avg_sq=zeros_like(p))
-        state["step"] += 1
-        beta1, beta2 = group["betas"]
-        step_size = group["lr"] / (1.0 - beta1 ** state["step"])
-        correction = math.sqrt(1.0 - beta2 ** state["step"])
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        settings = self.scalars(p, step_size, 1.0 - beta1, beta2, 1.0 - beta2, correction, group["eps"], self.decay(group))
-        update((p, m, v), self.rule, (p, g, m, v, *settings))
-
-    def decay(self, group) -> float:
-        """The rule's last input."""
-        return group["weight_decay"]
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-
-    rule = rules.adamw
-
-    def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2):
-        super().__init__(params, lr, betas, eps, weight_decay)
-
-    def decay(self, group) -> float:
-        """1 - lr · weight_decay."""
-        return 1.0 - group["lr"] * group["weight_decay"]

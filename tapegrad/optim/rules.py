@@ -3,6 +3,7 @@
 Learning rates, step counts and coefficients are inputs like any other, never constants of the kernel, so changing them
 compiles nothing. Complements such as 1 - β are inputs of their own: in float32, 1 - 0.999 would be off by 5e-5.
 """
+
 from __future__ import annotations
 
 import math
@@ -53,7 +54,10 @@ def sgd_nesterov(p, g, v, lr, weight_decay, momentum, take):
 
 @rule
 def adam(p, g, m, v, step_size, take1, beta2, take2, root_correction, eps, weight_decay):
-    """Kingma & Ba 2015, with L2 decay added to the gradient. step_size = lr / (1 - β1ᵗ), take = 1 - β, root_correction = √(1 - β2ᵗ)."""
+    """Kingma & Ba 2015, with L2 decay added to the gradient.
+
+    step_size = lr / (1 - β1ᵗ), take = 1 - β, root_correction = √(1 - β2ᵗ).
+    """
     d = g + weight_decay * p
     m = m + take1 * (d - m)
     v = beta2 * v + take2 * (d * d)
@@ -62,7 +66,7 @@ def adam(p, g, m, v, step_size, take1, beta2, take2, root_correction, eps, weigh
 
 @rule
 def adamw(p, g, m, v, step_size, take1, beta2, take2, root_correction, eps, decay):
-    """Loshchilov & Hutter 2019: the decay acts on the parameter, not through the moments. decay = 1 - lr · weight_decay."""
+    """Loshchilov & Hutter 2019: the decay acts on the parameter, not on the moments. decay = 1 - lr · weight_decay."""
     p = p * decay
     m = m + take1 * (g - m)
     v = beta2 * v + take2 * (g * g)

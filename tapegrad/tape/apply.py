@@ -188,14 +188,14 @@ def fail(op: Op, status: int, inputs: tuple[Tensor, ...]):
     from ..errors import IndexOutOfRange
     from ..kernels.status import INDEX
 
-    name = op.name.removesuffix("_kernel")
+    name = op.title
     sentence = SENTENCES.get(status, f"the kernel returned status {status}")
     if status != INDEX:
         raise KernelError(f"{name}: {sentence}")
     ranges = [host_array(t) for t in inputs if t.dtype.kind in "iu" and t.size]
-    found = "; ".join(f"the indices go from {x.min()} to {x.max()}" for x in ranges[-1:])
+    found = "".join(f" Indices from {x.min()} to {x.max()} came." for x in ranges[-1:])
     shapes = " and ".join(str(t.shape) for t in inputs)
-    raise IndexOutOfRange(f"{name}: {sentence}. An index is out of range: {found}, and the inputs have shapes {shapes}.")
+    raise IndexOutOfRange(f"{name}: {sentence}.{found} The inputs have shapes {shapes}.")
 
 
 def allocate(nbytes: int, what: str) -> Buffer:
@@ -348,13 +348,15 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
     try:
         if dtype.is_float and isinstance(value, int):
             value = float(value)
+        elif dtype.kind in "iu" and isinstance(value, float) and value.is_integer():
+            value = int(value)
         packed = struct.pack(FORMATS[dtype.name], value)
-    except OverflowError:
-        packed = struct.pack("f", math.copysign(math.inf, value)) if dtype is dtypes.float32 and math.isfinite(float(value)) else None
+    except OverflowError:  # of an int beyond float64, which stays an int, or of a float beyond float32, which becomes inf
+        packed = struct.pack("f", math.copysign(math.inf, value)) if isinstance(value, float) else None
     except struct.error:
         packed = None
     if packed is None:
-        raise DtypeError(f"the Python number {value!r} does not fit in {dtype.name}; use a tensor of a wider dtype")
+        raise DtypeError(f"the Python number {_shown(value)} does not fit in {dtype.name}; use a tensor of a wider dtype")
     made = empty(layout((), dtype, None, device))
     ctypes.memmove(made.address, packed, len(packed))
     if len(_constants) > 1024:
@@ -362,6 +364,11 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
     if value == value:
         _constants[key] = made
     return made
+
+
+def _shown(value) -> str:
+    """The number, or how long it is: Python refuses to print integers of more than 4300 digits."""
+    return repr(value) if isinstance(value, float) or value.bit_length() < 256 else f"of {value.bit_length()} bits"
 
 
 def is_tensor(x) -> bool:

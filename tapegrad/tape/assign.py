@@ -74,7 +74,7 @@ def write(t: Tensor, key, value) -> None:
         mask = as_tensor(keys[0], "assignment")
         if mask.shape == t.shape[: mask.ndim] and value.size == 1 and mask.ndim:
             mask = REGISTRY["reshape"](mask, mask.shape + (1,) * (t.ndim - mask.ndim))
-            copy_(t, REGISTRY["where"](mask, where_scalar(value), t.detach()).astype(t.dtype))
+            copy_(t, REGISTRY["where"](mask, where_scalar(value.astype(t.dtype)), t.detach()))  # int64 would not survive float32
             return
     positions = index(REGISTRY["arange"](t.size, device=t.device).reshape(t.shape), key)
     scatter_into(t, positions, value)

@@ -38,10 +38,9 @@ def _as_array(data) -> np.ndarray:
     if type(data) is Tensor:
         return host_array(data)
     if isinstance(data, np.ndarray | bool | int | float):
-        try:
-            return np.asarray(data)
-        except OverflowError:
-            raise DtypeError(f"tensor: the integer {data!r} does not fit in int64") from None
+        if type(data) is int and not -(2**63) <= data < 2**63:
+            raise DtypeError(f"tensor: an integer of {data.bit_length()} bits does not fit in int64; use a float")
+        return np.asarray(data)
     if not isinstance(data, list | tuple) and hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
         return np.from_dlpack(data)
     try:
@@ -80,7 +79,7 @@ def _supported(array: np.ndarray) -> DType:
         raise DtypeError(
             f"tensor: data of dtype {array.dtype} cannot be taken; tapegrad has float32, float64, int32, int64, uint8 and bool. Convert it first."
         )
-    return as_dtype(array.dtype)
+    return as_dtype(array.dtype.newbyteorder("="))
 
 
 def from_array(array: np.ndarray, dtype: DType, device: str = "cpu") -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..errors import DtypeError, ShapeError
 from ..ops.registry import REGISTRY, run_with, view
 from .apply import is_tensor
-from .create import tensor, zeros_like
+from .create import tensor, zeros, zeros_like
 from .reverse import seed_for, sweep
 from .state import enable_grad
 from .tensor import Leaf, Tensor
@@ -92,6 +92,8 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: boo
         places = _places(argnums, len(args), "grad")
         with enable_grad():
             y, fresh = _run(f, args, kwargs, places, "grad")
+            if has_aux and not (isinstance(y, tuple | list) and len(y) == 2):
+                raise DtypeError(f"grad: with has_aux=True the function returns a pair (value, anything), not {type(y).__name__}")
             y, aux = y if has_aux else (y, None)
             _check_tensor(y, "grad")
             if y.size != 1:
@@ -222,7 +224,7 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
             for i in range(y.size):
                 for row, g in zip(rows, _pull(y, units[i].reshape(y.shape), fresh, record, release=False), strict=True):
                     row.append(g)
-            made = [REGISTRY["stack"](r).reshape(y.shape + x.shape) if r else zeros_like(x).reshape(y.shape + x.shape)
+            made = [REGISTRY["stack"](r).reshape(y.shape + x.shape) if r else zeros(y.shape + x.shape, x.dtype, x.device)
                     for r, x in zip(rows, fresh, strict=True)]
         made = made if record else [m.detach() for m in made]
         return tuple(made) if isinstance(argnums, tuple | list) else made[0]

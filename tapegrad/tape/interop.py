@@ -74,7 +74,7 @@ def dlpack(self: Tensor, **kwargs):
     """A DLPack capsule of the elements, without a copy. The consumer keeps the buffer alive."""
     if self.requires_grad:
         raise TapeError("__dlpack__: the tensor requires a gradient, which the consumer could not follow; pass t.detach()")
-    return _Exported(self).array.__dlpack__(**kwargs)
+    return np.asarray(_Exported(self)).__dlpack__(**kwargs)
 
 
 def dlpack_device(self: Tensor) -> tuple[int, int]:
@@ -83,7 +83,7 @@ def dlpack_device(self: Tensor) -> tuple[int, int]:
 
 
 class _Exported:
-    """A NumPy view of a tensor that keeps the tensor's buffer alive for as long as the view lives."""
+    """What NumPy makes a view of: the view holds this, and this the tensor's buffer. Nothing points back, or it would leak."""
 
     def __init__(self, t: Tensor):
         self.tensor = t
@@ -93,7 +93,6 @@ class _Exported:
             "version": 3, "shape": x.shape, "typestr": x.dtype.numpy.str, "data": (t.address if x.size else 0, False),
             "strides": tuple(s * item for s in x.strides),
         }
-        self.array = np.asarray(self)
 
 
 def from_dlpack(x, device=None) -> Tensor:
@@ -128,11 +127,14 @@ def to(self: Tensor, target) -> Tensor:
     return REGISTRY["astype"](self, as_dtype(target))
 
 
+SHOWN = 1000  # elements up to which a repr lists all of them, as in NumPy
+
+
 def text(self: Tensor) -> str:
     """Like NumPy's repr, with dtype where it is not the default, and what the gradient knows."""
-    body = np.array2string(host_array(self), separator=", ", prefix="tensor(", threshold=1000)
+    body = np.array2string(host_array(self), separator=", ", prefix="tensor(", threshold=SHOWN)
     notes = []
-    if self.size == 0:
+    if self.size == 0 or self.size > SHOWN:
         notes.append(f"shape={self.shape}")
     if self.dtype.name not in ("float32", "int64", "bool") or self.size == 0:
         notes.append(f"dtype={self.dtype.name}")

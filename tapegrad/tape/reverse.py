@@ -11,6 +11,7 @@ from ..dtypes import DType
 from ..errors import DtypeError, ShapeError, TapeError
 from ..layouts import Layout
 from ..ops import registry
+from ..ops.elementwise import add
 from .apply import as_tensor, elementwise, is_tensor
 from .pool import Buffer, writes
 from .state import line_of, local, recording
@@ -65,7 +66,7 @@ def accumulate(leaf: Leaf, g: Tensor, taken: set[int]) -> None:
     """Add g to the leaf's gradient. A gradient never shares its buffer with another one, so that it may be scaled in place."""
     with recording(False):
         if leaf.grad is not None:
-            leaf.grad = registry.REGISTRY["add"](leaf.grad, g)
+            leaf.grad = elementwise(add, (leaf.grad, g))
         elif not g.layout.contiguous or id(g.buffer) in taken:
             leaf.grad = elementwise(registry.IDENTITY, (g,))
         else:
@@ -131,10 +132,10 @@ def add_to(grads: dict, node: Row | Leaf, index: int, g: Tensor) -> None:
     """Add g to the gradient of that output of that node."""
     if type(node) is Row and node.op.outputs > 1:
         several = grads.setdefault(node, [None] * node.op.outputs)
-        several[index] = g if several[index] is None else registry.REGISTRY["add"](several[index], g)
+        several[index] = g if several[index] is None else elementwise(add, (several[index], g))
     else:
         have = grads.get(node)
-        grads[node] = g if have is None else registry.REGISTRY["add"](have, g)
+        grads[node] = g if have is None else elementwise(add, (have, g))
 
 
 def pull(row: Row, g, grads: dict, needed: set | None, create_graph: bool, state) -> None:
