@@ -1,7 +1,9 @@
 """Two ops of your own: a scalar function with a loop, and an array kernel, fitted by gradient descent.
 
 Kepler's equation M = E - e sin E has no closed solution; Newton's method finds E. Here it is one op, differentiated
-without further words, and the eccentricity of an orbit is fitted to noisy positions. Option: --quick.
+without further words, and the eccentricity of an orbit is fitted to noisy positions.
+
+    python examples/custom_op.py
 """
 
 from __future__ import annotations

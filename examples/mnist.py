@@ -43,10 +43,8 @@ def cnn() -> nn.Module:
 def accuracy(model, digits) -> float:
     """The share of digits whose largest logit is the right one."""
     model.eval()
-    right = 0
     with tg.no_grad():
-        for images, labels in data.DataLoader(digits, batch_size=500):
-            right += int((model(tg.tensor(images)).argmax(1) == tg.tensor(labels)).sum())
+        right = sum(int((model(tg.tensor(x)).argmax(1) == tg.tensor(y)).sum()) for x, y in data.DataLoader(digits, batch_size=500))
     model.train()
     return right / len(digits)
 
@@ -55,8 +53,7 @@ def train(model, digits, test, args):
     """Adam on the cross entropy, its learning rate falling to zero; the running loss and the test accuracy of each epoch."""
     loader = data.DataLoader(digits, batch_size=args.batch_size, shuffle=True, drop_last=True, seed=args.seed)
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
-    losses, accuracies, step_time = [], [], 0.0
-    live = sys.stdout.isatty()
+    losses, accuracies, live = [], [], sys.stdout.isatty()
     for epoch in range(args.epochs):
         start = time.perf_counter()
         for i, (images, labels) in enumerate(loader, 1):
@@ -83,14 +80,13 @@ def plot(losses, accuracies, path) -> None:
         sys.exit("--plot needs matplotlib: pip install 'tapegrad[plot]'")
     figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
     width = max(len(losses) // 200, 1)
-    smooth = [sum(losses[i:i + width]) / width for i in range(0, len(losses) - width + 1, width)]
-    left.plot([i * width for i in range(len(smooth))], smooth, color="tab:blue")
+    starts = range(0, len(losses) - width + 1, width)
+    left.plot(starts, [sum(losses[i:i + width]) / width for i in starts], color="tab:blue")
     left.set(xlabel="iteration", ylabel="training loss (blue)", yscale="log")
     right = left.twinx()
-    per_epoch = len(losses) // len(accuracies)
-    right.plot([per_epoch * (i + 1) for i in range(len(accuracies))], [100 * a for a in accuracies], "o-", color="tab:orange")
+    epochs = range(1, len(accuracies) + 1)
+    right.plot([len(losses) * i // len(epochs) for i in epochs], [100 * a for a in accuracies], "o-", color="tab:orange")
     right.set(ylabel="test accuracy in % (orange)")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     print(f"learning curve: {path}")
 
@@ -99,17 +95,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cnn", action="store_true", help="a convolutional network instead of an MLP")
     parser.add_argument("--hidden", type=int, nargs="+", default=[256], help="hidden layers of the MLP")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    for name, default in (("--epochs", 8), ("--batch-size", 64), ("--lr", 1e-3), ("--seed", 0)):
+        parser.add_argument(name, type=type(default), default=default)
     parser.add_argument("--threads", type=int, help="threads that large kernels use")
     parser.add_argument("--save", default="out/mnist.safetensors", help="where the trained model goes")
     parser.add_argument("--plot", nargs="?", const="out/mnist.png", help="draw the learning curve, as PNG")
     parser.add_argument("--quick", action="store_true", help="one short epoch, to see that it runs")
     args = parser.parse_args()
-    if args.threads:
-        tg.set_num_threads(args.threads)
+    for path in (args.save, args.plot or args.save):  # before the work, so that a wrong path costs none
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    tg.set_num_threads(args.threads or tg.get_num_threads())
     tg.seed(args.seed)
     digits, test = data.mnist()
     if args.quick:
@@ -118,7 +113,6 @@ def main() -> None:
     model = cnn() if args.cnn else MLP(args.hidden)
     print(f"{len(digits):,} training and {len(test):,} test digits, {sum(p.size for p in model.parameters()):,} parameters")
     losses, accuracies = train(model, digits, test, args)
-    Path(args.save).parent.mkdir(parents=True, exist_ok=True)
     tg.save(args.save, model.state_dict())
     print(f"test accuracy {accuracies[-1]:.2%} after {time.perf_counter() - start:.1f} s; model: {args.save}")
     if args.plot:

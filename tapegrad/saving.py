@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +86,17 @@ def _write(path: Path, payload: bytes) -> None:
     """All of the payload under that name, or nothing."""
     folder = path.parent if str(path.parent) else Path(".")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=path.name[:40] + ".", suffix=".partial", dir=folder)
+        temporary = folder / f"{path.name[:40]}.{secrets.token_hex(6)}.partial"
+        file = open(temporary, "xb")  # noqa: SIM115  closed below; the mode is what the umask allows
     except (OSError, ValueError) as error:
         raise CheckpointError(f"save: cannot write into {folder}: {getattr(error, 'strerror', error)}") from None
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o644)  # a temporary file is private
+        if path.exists():
+            os.chmod(temporary, path.stat().st_mode & 0o777)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import subprocess
@@ -673,3 +674,13 @@ def test_driver_is_unchanged_for_expressions():
     """Kernels of expressions pay nothing for the statuses of compiled ones."""
     assert "%tail" not in driver(["f32", "f32"], "k")
     assert "%status" in driver(["f32", "f32"], "k", checked=True)
+
+
+def test_a_file_edited_after_import_does_not_change_the_function(tmp_path):
+    path = tmp_path / "edited.py"
+    path.write_text("import math\n\n\ndef f(x):\n    return math.exp(x) + 1.0\n")
+    spec = importlib.util.spec_from_file_location("edited", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    path.write_text("import math\n\n\ndef f(x):\n    return math.exp(x) - 1.0\n")
+    assert tg.elementwise(module.f)(0.0).item() == 2.0

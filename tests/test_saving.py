@@ -291,11 +291,18 @@ def test_names_of_files(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
 def test_file_mode(tmp_path):
     path = tmp_path / "m"
-    tg.save(path, {})
-    assert path.stat().st_mode & 0o777 == 0o644
-    path.chmod(0o600)
-    tg.save(path, {"a": 1})
-    assert path.stat().st_mode & 0o777 == 0o600  # an existing file keeps its mode
+    before = os.umask(0o022)
+    try:
+        tg.save(path, {})
+        assert path.stat().st_mode & 0o777 == 0o644
+        path.chmod(0o600)
+        tg.save(path, {"a": 1})
+        assert path.stat().st_mode & 0o777 == 0o600  # an existing file keeps its mode
+        os.umask(0o077)
+        tg.save(tmp_path / "private", {})
+        assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk full", "interrupted"])

@@ -74,7 +74,7 @@ def _paired(input, target, op_name: str) -> tuple[Tensor, Tensor]:
     input, target = as_tensor(input, op_name), as_tensor(target, op_name)
     if input.shape != target.shape:
         raise ShapeError(
-            f"{op_name}: input has shape {input.shape} and target {target.shape}; they must be equal, reshape one of them"
+            f"{op_name}: input has shape {input.shape} and target {target.shape}; they must be equal; reshape one"
         )
     meet = promote(input.dtype, target.dtype)
     return input.astype(meet), target.astype(meet)

@@ -32,8 +32,8 @@ class Unmatched(NamedTuple):
 class Module:
     """The parent of everything with parameters. Give it a `forward`.
 
-    Attributes are found by name: a leaf tensor with requires_grad=True is a parameter, a module a child. `register_buffer`
-    adds tensors that are saved but not trained.
+    Attributes are found by name: a leaf tensor with requires_grad=True is a parameter, a module a child.
+    `register_buffer` adds tensors that are saved but not trained.
 
     >>> import tapegrad as tg
     >>> class Line(Module):
@@ -64,8 +64,8 @@ class Module:
             raise TapeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
         if self._parameters.get(name) is not None and isinstance(value, Tensor) and type(value.node) is not Leaf:
             raise TapeError(
-                f"{type(self).__name__}.{name} is a parameter and would be lost: the new value is no leaf that requires "
-                f"a gradient. Assign nn.Parameter(value), or write {name}.copy_(value) inside tg.no_grad()."
+                f"{type(self).__name__}.{name} is a parameter and would be lost: the new value is no leaf that "
+                f"requires a gradient. Assign nn.Parameter(value), or write {name}.copy_(value) inside tg.no_grad()."
             )
         rooms = (self._parameters, self._buffers, self._modules)
         if isinstance(value, Tensor) and name in self._buffers:
@@ -247,7 +247,8 @@ class Module:
     def to(self, target) -> Module:
         """Convert all floating parameters and buffers to another dtype or device.
 
-        They stay the same tensors, so an optimizer keeps its parameters. Gradients are dropped. A backward through values recorded before raises.
+        They stay the same tensors, so an optimizer keeps its parameters. Gradients are dropped. A backward through
+        values recorded before raises.
         """
         for value in (*self.parameters(), *self.buffers()):
             if value.dtype.is_float and value.is_leaf:
@@ -268,8 +269,8 @@ class Module:
     def load_state_dict(self, state: dict[str, Tensor], strict: bool = True) -> Unmatched:
         """Write saved values into the parameters and buffers, in place.
 
-        Raises CheckpointError where names or shapes differ, listing them, before anything is written. strict=False takes
-        the names that are on both sides; the result lists the others.
+        Raises CheckpointError where names or shapes differ, listing them, before anything is written. strict=False
+        takes the names that are on both sides; the result lists the others.
         """
         if not isinstance(state, dict):
             raise CheckpointError(

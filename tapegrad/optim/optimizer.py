@@ -17,7 +17,9 @@ SLOTS = 64  # sets of numbers that an optimizer keeps as tensors
 
 
 class Optimizer:
-    """The parent of all optimizers. `param_groups` is a list of dicts with "params" and the settings, "lr" a plain float.
+    """The parent of all optimizers.
+
+    `param_groups` is a list of dicts with "params" and the settings, "lr" a plain float.
 
     params: leaf tensors, or dicts with "params" and settings of their own. Frozen ones, without requires_grad, are
     passed over for as long as they are frozen.
@@ -47,7 +49,7 @@ class Optimizer:
         if not any(p.requires_grad for group in self.param_groups for p in group["params"]):
             raise TapeError(f"{name}: none of the parameters has requires_grad=True, so nothing would be trained")
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
+    def add_param_group(self, group: Any) -> None:
         """Add parameters with settings of their own; what is not said takes the optimizer's defaults."""
         name = type(self).__name__
         if not isinstance(group, dict) or "params" not in group:
@@ -68,9 +70,8 @@ class Optimizer:
         unknown = set(group) - set(self.defaults) - {"params"}
         if unknown:
             raise TapeError(f"{name}: unknown settings {sorted(unknown)}; it has {sorted(self.defaults)}")
-        made = {k: tuple(v) if isinstance(v, list) else v for k, v in {**self.defaults, **group}.items()} | {
-            "params": params
-        }
+        made = {k: tuple(v) if isinstance(v, list) else v for k, v in {**self.defaults, **group}.items()}
+        made["params"] = params
         self.check(made)
         self.param_groups.append(made)
 
@@ -194,10 +195,8 @@ class Optimizer:
             )
         made = {}
         for key, value in values.items():
-            if (
-                (key in self.tensors) is not isinstance(value, Tensor)
-                or (isinstance(value, Tensor)
-                and value.shape != p.shape)
+            if (key in self.tensors) is not isinstance(value, Tensor) or (
+                isinstance(value, Tensor) and value.shape != p.shape
             ):
                 raise CheckpointError(
                     f"load_state_dict: {key} of parameter {number} does not fit a parameter of shape {p.shape}: "
