@@ -130,3 +130,22 @@ from .tape.tensor import Tensor
 from . import data, nn, optim, testing  # isort: skip  they stand on everything above
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "abs", "add", "all", "any", "arange", "arccos", "arcsin", "arctan", "arctan2", "argmax", "argmin", "argsort",
+    "astype", "bernoulli", "bool", "broadcast_to", "ceil", "clip", "concatenate", "contiguous", "copy", "cos", "cosh",
+    "cumsum", "data", "detect_anomaly", "diagonal", "divide", "dot", "DType", "einsum", "elementwise", "elu",
+    "empty_cache", "enable_grad", "equal", "erf", "errors", "exp", "exp2", "expand_dims", "expm1", "eye", "flatten",
+    "flip", "float32", "float64", "floor", "floor_divide", "from_dlpack", "full", "full_like", "gelu",
+    "get_num_threads", "grad", "greater", "greater_equal", "hessian", "hvp", "info", "int32", "int64", "isfinite",
+    "isinf", "isnan", "jacobian", "jvp", "kernel", "leaky_relu", "less", "less_equal", "linalg", "linspace", "load",
+    "log", "log10", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logsumexp", "matmul", "max", "maximum", "mean", "memory_stats", "min", "minimum", "multiply", "negative", "nn",
+    "no_grad", "nonzero", "norm", "normal", "not_equal", "one_hot", "ones", "ones_like", "optim", "outer", "pad",
+    "permutation", "permute", "power", "prod", "randint", "reciprocal", "relu", "remainder", "repeat", "reshape",
+    "roll", "round", "rsqrt", "save", "scatter_add", "seed", "set_memory_limit", "set_num_threads", "sigmoid", "sign",
+    "silu", "sin", "sinh", "softmax", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack",
+    "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "Tensor", "tensor", "testing",
+    "tile", "topk", "transpose", "tril", "triu", "uint8", "uniform", "value_and_grad", "var", "vjp", "where", "zeros",
+    "zeros_like",
+]

@@ -53,13 +53,12 @@ def test_backward_names_the_forward_op_and_its_line():
             z.backward()
 
 
-def test_backward_of_zero_times_infinity():
-    x = leaf([1.0, 2.0])
+def test_backward_of_a_where_that_hides_a_log_of_zero():
+    x = leaf([0.0, 1.0])
     with tg.detect_anomaly():
-        y = x * tg.tensor([1e30, 1.0])
-        z = y * 1e30 * tg.tensor([0.0, 1.0]) if False else tg.where(x > 1.5, y, tg.exp(x * 1000.0))
-        with pytest.raises(TapeError, match=rf"backward of \w+, recorded at .*{HERE}"):
-            (z * tg.tensor([0.0, 1.0])).sum().backward()
+        y = tg.where(x > 0.5, tg.log(x), 0.0)
+        with pytest.raises(TapeError, match=rf"backward of log, recorded at .*{HERE}\(y = tg\.where"):
+            y.sum().backward()
 
 
 def test_backward_of_rows_recorded_outside():

@@ -1,4 +1,5 @@
 """The examples run from a fresh folder, say what they promise, and draw their pictures."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -21,7 +22,11 @@ RESULTS = {
     "xor.py": r"0 xor 0 = 0.*1 xor 1 = 0.*of 4 right",
     "custom_op.py": r"times known +eccentricity 0\.[56].*times unknown +eccentricity 0\.[56]",
 }
-PICTURES = {"mnist.py": "out/mnist.png", "ode_fit.py": "out/ode_fit.png", "xor.py": "out/xor.gif"}  # xor also in a test of its own
+PICTURES = {
+    "mnist.py": "out/mnist.png",
+    "ode_fit.py": "out/ode_fit.png",
+    "xor.py": "out/xor.gif",
+}  # xor also in a test of its own
 BLOCKED = """
 import sys
 for name in ("matplotlib", "matplotlib.pyplot", "PIL"):
@@ -31,7 +36,13 @@ for name in ("matplotlib", "matplotlib.pyplot", "PIL"):
 
 def start(name: str, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run an example in a folder of its own; warnings are errors."""
-    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent), "MPLBACKEND": "Agg", "PYTHONWARNINGS": "error::DeprecationWarning:__main__", **environment}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(FOLDER.parent),
+        "MPLBACKEND": "Agg",
+        "PYTHONWARNINGS": "error::DeprecationWarning:__main__",
+        **environment,
+    }
     command = [sys.executable, str(FOLDER / name), *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
@@ -78,7 +89,9 @@ def test_plot_in_a_folder_that_is_not_there_yet(tmp_path):
 def test_plot_without_matplotlib_names_the_extra(name, tmp_path):
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(BLOCKED)
-    done = start(name, tmp_path, "--quick", "--plot", PYTHONPATH=os.pathsep.join([str(tmp_path / "blocked"), str(FOLDER.parent)]))
+    done = start(
+        name, tmp_path, "--quick", "--plot", PYTHONPATH=os.pathsep.join([str(tmp_path / "blocked"), str(FOLDER.parent)])
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "matplotlib" in done.stderr and "pip install 'tapegrad[plot]'" in done.stderr
     assert re.search(RESULTS[name], done.stdout, re.DOTALL), "the result came before the complaint"
@@ -94,12 +107,29 @@ def test_help_and_length(name, tmp_path):
 
 
 def test_mnist_saves_a_model_that_loads(tmp_path):
-    done = start("mnist.py", tmp_path, "--quick", "--hidden", "16", "8", "--save", "models/m.safetensors", "--seed", "3", "--threads", "1")
+    done = start(
+        "mnist.py",
+        tmp_path,
+        "--quick",
+        "--hidden",
+        "16",
+        "8",
+        "--save",
+        "models/m.safetensors",
+        "--seed",
+        "3",
+        "--threads",
+        "1",
+    )
     assert done.returncode == 0, done.stderr
     state = tg.load(tmp_path / "models" / "m.safetensors")
     assert {name: t.shape for name, t in state.items()} == {
-        "layers.0.weight": (16, 784), "layers.0.bias": (16,), "layers.1.weight": (8, 16), "layers.1.bias": (8,),
-        "layers.2.weight": (10, 8), "layers.2.bias": (10,),
+        "layers.0.weight": (16, 784),
+        "layers.0.bias": (16,),
+        "layers.1.weight": (8, 16),
+        "layers.1.bias": (8,),
+        "layers.2.weight": (10, 8),
+        "layers.2.bias": (10,),
     }
 
 

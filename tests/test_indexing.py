@@ -174,7 +174,7 @@ def test_keys_like_numpy(key):
         (np.ones(1, bool), IndexOutOfRange, "mask"),
         (np.ones((3, 4, 1), bool), IndexOutOfRange, "mask|indices"),
         ({}, TapegradError, "index"),
-        (object(), TapegradError, "index"),
+        (complex(1, 2), TapegradError, "index"),
         ([[0], [1, 2]], ShapeError, "ragged"),
     ],
     ids=repr,

@@ -1,4 +1,5 @@
 """`tg.info()`."""
+
 from __future__ import annotations
 
 import json
@@ -9,7 +10,18 @@ import tapegrad as tg
 
 def test_keys_and_values():
     info = tg.info()
-    assert sorted(info) == ["blas", "cache", "cpu", "device", "gpu", "memory", "platform", "threads", "vector", "versions"]
+    assert sorted(info) == [
+        "blas",
+        "cache",
+        "cpu",
+        "device",
+        "gpu",
+        "memory",
+        "platform",
+        "threads",
+        "vector",
+        "versions",
+    ]
     assert info["versions"]["python"] == platform.python_version()
     assert info["versions"]["numpy"][0].isdigit() and "tapegrad" in info["versions"]
     assert info["threads"]["used"] == tg.get_num_threads() and info["threads"]["usable"] >= 1

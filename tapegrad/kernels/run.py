@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 
 from .. import config
@@ -58,9 +58,7 @@ def set_num_threads(n: int) -> None:
         raise ConfigError(f"set_num_threads: {n!r} is not a number of threads; give a whole number from 1")
     with _lock:
         _threads = n
-        old, _executor = _executor, None
-    if old is not None:
-        old.shutdown(wait=True)
+        _executor = None  # its threads end when the last split that uses it does
 
 
 def _workers(count: int) -> ThreadPoolExecutor:
@@ -110,8 +108,18 @@ class Ready:
             pointers = [*places, scratch + i * step.workspace] if step.workspace else places
             calls.append((self.pack(*pointers) + self.static, bounds[i], bounds[i + 1]))
         executor = _workers(count - 1)
-        futures = [executor.submit(self.kernel, words_, first, last) for words_, first, last in calls[1:]]
-        statuses = [self.kernel(*calls[0]), *(f.result() for f in futures)]
+        futures: list[Future] = []
+        try:
+            for call in calls[1:]:
+                futures.append(executor.submit(self.kernel, *call))
+        except RuntimeError:  # the interpreter is ending and starts no more work: the rest is done here
+            pass
+        try:
+            statuses = [self.kernel(*call) for call in (calls[0], *calls[1 + len(futures):])]
+            statuses += [f.result() for f in futures]
+        finally:  # an interrupt must not free buffers that a thread still writes
+            if not all(f.done() for f in futures):
+                wait(futures)
         return next((s for s in statuses if s != OK), OK)
 
 

@@ -106,6 +106,8 @@ def _float(dtype, op_name: str):
 @composite(samples=[])
 def uniform(low=0.0, high=1.0, size=None, dtype=None, device="cpu"):
     """Numbers drawn evenly from [low, high), of shape `size`. float32 unless said otherwise."""
+    if isinstance(low, tuple | list):
+        raise DtypeError(f"uniform: low is {low!r}; give the shape as size={low!r}")
     drawn = _uniform(_next_state(device), shape=_size(size, "uniform"), dtype=_float(dtype, "uniform"))
     if isinstance(low, int | float) and isinstance(high, int | float) and (low, high) == (0.0, 1.0):
         return drawn

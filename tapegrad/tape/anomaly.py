@@ -18,22 +18,16 @@ class detect_anomaly:
     tapegrad.errors.TapeError: log made a nan ...
     """
 
+    def __init__(self):
+        self.before: list[bool] = []
+
     def __enter__(self):
-        self.before = local.state.anomaly
+        self.before.append(local.state.anomaly)
         local.state.anomaly = True
         return self
 
     def __exit__(self, *_):
-        local.state.anomaly = self.before
-        _sweeping[:] = []
-
-
-_sweeping: list = []  # the row whose adjoint is being asked, where a sweep is on
-
-
-def enter_backward(row) -> None:
-    """Remember whose adjoint runs, so that a nan in it can be blamed on the forward line."""
-    _sweeping[:] = [row]
+        local.state.anomaly = self.before.pop()
 
 
 def _has_nan(t) -> bool:
@@ -48,8 +42,7 @@ def inspect(op, inputs, results) -> None:
     what = f"{op.title} received a nan in input {guilty[0]}" if guilty else f"{op.title} made a nan"
     shapes = ", ".join(str(t.shape) for t in inputs)
     where = f"at {user_line()}"
-    if _sweeping:
-        row = _sweeping[0]
+    row = local.state.sweeping
+    if row is not None:
         where = f"in the backward of {row.op.title}, recorded at {row.line or 'a line outside detect_anomaly'}"
-    _sweeping[:] = []
     raise TapeError(f"{what} (input shapes {shapes}) {where}. Look at the values there: a log or sqrt of 0, a division by 0, an overflow.")

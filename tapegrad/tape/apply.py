@@ -156,9 +156,9 @@ def finish(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, results: tupl
 def general(op: Op, inputs: tuple[Tensor, ...], launch: Launch) -> tuple[Tensor, ...]:
     """Any number of steps and outputs, copies of strided inputs, scratch memory, other backends."""
     prepared = launch.prepared
+    results = tuple(empty(x, op.name) for x in prepared.outs)  # first: where these do not fit, no copy is worth making
     if prepared.copies:
         inputs = tuple(contiguous_copy(t) if i in prepared.copies else t for i, t in enumerate(inputs))
-    results = tuple(empty(x, op.name) for x in prepared.outs)
     run_prepared(op, prepared, inputs, results)
     return results
 

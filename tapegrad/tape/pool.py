@@ -6,6 +6,7 @@ it goes; nothing is given back to the system until `trim()`, or until the limit 
 """
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -133,6 +134,7 @@ class Pool:
 
     def forked(self) -> None:
         """Make every later allocation raise: the child of a fork shares threads and locks that no longer exist."""
+        self._lock = threading.Lock()
         for c in self.classes.values():
             c.free = _Refuse()
         self.size_class = self.grow = _refuse  # type: ignore[method-assign]
@@ -156,3 +158,5 @@ class _Refuse(list):
 
 
 POOL = Pool(config.memory_limit())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=POOL.forked)

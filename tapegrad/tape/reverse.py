@@ -108,7 +108,7 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
     grads: dict = {}
     found: dict = {}
     state = local.state
-    before, state.recording = state.recording, create_graph
+    before, outer, state.recording = state.recording, state.sweeping, create_graph
     try:
         for t, g in seeds:
             add_to(grads, t.node, t.index, g)
@@ -121,7 +121,7 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
             if release:
                 row.inputs, row.output = RELEASED, None
     finally:
-        state.recording = before
+        state.recording, state.sweeping = before, outer
     for node, g in grads.items():
         if type(node) is Leaf if wanted is None else node in wanted:
             found[node] = g[0] if type(g) is list else g
@@ -146,9 +146,7 @@ def pull(row: Row, g, grads: dict, needed: set | None, create_graph: bool, state
             "Pass retain_graph=True to the earlier call, or run the forward computation again."
         )
     if state.anomaly:
-        from .anomaly import enter_backward
-
-        enter_backward(row)
+        state.sweeping = row
     together = None
     for i, parent in enumerate(row.parents):
         if parent is None or (needed is not None and parent not in needed):

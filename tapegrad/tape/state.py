@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 PACKAGE = str(Path(__file__).resolve().parent.parent)
 
@@ -18,11 +19,12 @@ order = itertools.count(1).__next__
 class State:
     """The tape of one thread."""
 
-    __slots__ = ("anomaly", "recording", "thread")
+    __slots__ = ("anomaly", "recording", "sweeping", "thread")
 
     def __init__(self):
         self.recording = True
         self.anomaly = False
+        self.sweeping: Any = None  # the row whose adjoint runs, where anomalies are watched for
         self.thread = threading.current_thread().name
 
 
