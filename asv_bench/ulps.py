@@ -6,6 +6,7 @@ Samples one float in 499 of all 2^32 and every float around the branch points, o
 (one to four minutes a function). Functions of two operands are sampled on five distributions. Times are the least of
 many runs over 2^20 elements, one thread, on arguments from the function's everyday range.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,8 +34,10 @@ def largest(name: str, kernel: Loop, exhaustive: bool) -> tuple[float, tuple]:
         sets = pairs(np.random.default_rng(), 4 * CHUNK if exhaustive else CHUNK).values()
         return max(worst(name, kernel, x.astype(np.float32), y.astype(np.float32)) for x, y in sets)
     if exhaustive:
-        chunks = (np.arange(start, start + CHUNK, dtype=np.uint64).astype(np.uint32).view(np.float32)
-                  for start in range(0, 2**32, CHUNK))
+        chunks = (
+            np.arange(start, start + CHUNK, dtype=np.uint64).astype(np.uint32).view(np.float32)
+            for start in range(0, 2**32, CHUNK)
+        )
     else:
         sample = every(499, int(np.random.default_rng().integers(499)))
         chunks = iter(np.array_split(np.concatenate([sample, neighbourhoods(BRANCHES, radius=5000)]), 9))

@@ -1,14 +1,12 @@
 """Train a network on MNIST digits: a multilayer perceptron, or with --cnn a small convolutional network.
 
-    python examples/mnist.py                                  # the subset that ships with tapegrad
-    python examples/mnist.py --cnn --epochs 3 --plot
+    python examples/mnist.py --plot                # the subset that ships with tapegrad
     TAPEGRAD_DATA=/path/to/data python examples/mnist.py --hidden 1024 1024 --epochs 3      # the full set
 """
-from __future__ import annotations
-
 import argparse
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import tapegrad as tg
@@ -21,8 +19,7 @@ class MLP(nn.Module):
 
     def __init__(self, hidden):
         super().__init__()
-        sizes = [784, *hidden, 10]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:]))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([784, *hidden, 10]))
 
     def forward(self, x):
         x = x.flatten(1)
@@ -33,29 +30,29 @@ class MLP(nn.Module):
 
 def cnn() -> nn.Module:
     """Two convolutions with pooling, two linear layers."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, 10),
-    )
+    filters = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()]
+    head = [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, 10)]
+    return nn.Sequential(*filters, *head)
 
 
 def accuracy(model, digits) -> float:
     """The share of digits whose largest logit is the right one."""
     model.eval()
+    batches = data.DataLoader(digits, batch_size=500)
     with tg.no_grad():
-        right = sum(int((model(tg.tensor(x)).argmax(1) == tg.tensor(y)).sum()) for x, y in data.DataLoader(digits, batch_size=500))
+        right = sum((model(tg.tensor(x)).argmax(1) == tg.tensor(y)).sum().item() for x, y in batches)
     model.train()
     return right / len(digits)
 
 
 def train(model, digits, test, args):
-    """Adam on the cross entropy, its learning rate falling to zero; the running loss and the test accuracy of each epoch."""
+    """Adam on cross entropy, its learning rate falling to zero. The loss of each step, the accuracy of each epoch."""
     loader = data.DataLoader(digits, batch_size=args.batch_size, shuffle=True, drop_last=True, seed=args.seed)
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
-    losses, accuracies, live = [], [], sys.stdout.isatty()
-    for epoch in range(args.epochs):
-        start = time.perf_counter()
+    losses, accuracies = [], []
+    back = "\r" if sys.stdout.isatty() else ""  # on a terminal each epoch is one line that changes
+    for epoch in range(1, args.epochs + 1):
+        name, start = f"{back}epoch {epoch}/{args.epochs}", time.perf_counter()
         for i, (images, labels) in enumerate(loader, 1):
             loss = F.cross_entropy(model(tg.tensor(images)), tg.tensor(labels))
             optimizer.zero_grad()
@@ -63,12 +60,12 @@ def train(model, digits, test, args):
             optimizer.param_groups[0]["lr"] = args.lr * (1.0 - len(losses) / (args.epochs * len(loader)))
             optimizer.step()
             losses.append(loss.item())
-            if live and i % 20 == 0:
-                print(f"\repoch {epoch + 1}/{args.epochs}  {i / len(loader):4.0%}  loss {sum(losses[-20:]) / 20:.4f}", end="", flush=True)
-        step_time = (time.perf_counter() - start) / len(loader)
+            if back and i % 20 == 0:
+                print(f"{name}  {i / len(loader):4.0%}  loss {losses[-1]:.4f}", end="", flush=True)
+        pace = (time.perf_counter() - start) / len(loader) * 1e3
         accuracies.append(accuracy(model, test))
-        mean = sum(losses[-len(loader):]) / len(loader)
-        print(f"{chr(13) if live else ''}epoch {epoch + 1}/{args.epochs}  loss {mean:.4f}  test accuracy {accuracies[-1]:.2%}  {step_time * 1e3:.2f} ms per iteration")
+        result = f"loss {sum(losses[-len(loader) :]) / len(loader):.4f}  test accuracy {accuracies[-1]:.2%}"
+        print(f"{name}  {result}  {pace:.2f} ms per iteration")
     return losses, accuracies
 
 
@@ -79,13 +76,12 @@ def plot(losses, accuracies, path) -> None:
     except ImportError:
         sys.exit("--plot needs matplotlib: pip install 'tapegrad[plot]'")
     figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
-    width = max(len(losses) // 200, 1)
+    width = max(len(losses) // 100, 1)  # a hundred means are a readable curve
     starts = range(0, len(losses) - width + 1, width)
-    left.plot(starts, [sum(losses[i:i + width]) / width for i in starts], color="tab:blue")
+    left.plot([i + width / 2 for i in starts], [sum(losses[i : i + width]) / width for i in starts], color="tab:blue")
     left.set(xlabel="iteration", ylabel="training loss (blue)", yscale="log")
-    right = left.twinx()
-    epochs = range(1, len(accuracies) + 1)
-    right.plot([len(losses) * i // len(epochs) for i in epochs], [100 * a for a in accuracies], "o-", color="tab:orange")
+    right, epoch = left.twinx(), len(losses) // len(accuracies)
+    right.plot([epoch * i for i in range(1, len(accuracies) + 1)], [100 * a for a in accuracies], "C1o-")
     right.set(ylabel="test accuracy in % (orange)")
     figure.savefig(path, dpi=120)
     print(f"learning curve: {path}")
@@ -95,16 +91,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cnn", action="store_true", help="a convolutional network instead of an MLP")
     parser.add_argument("--hidden", type=int, nargs="+", default=[256], help="hidden layers of the MLP")
-    for name, default in (("--epochs", 8), ("--batch-size", 64), ("--lr", 1e-3), ("--seed", 0)):
-        parser.add_argument(name, type=type(default), default=default)
-    parser.add_argument("--threads", type=int, help="threads that large kernels use")
+    defaults = {"epochs": 8, "batch-size": 64, "lr": 1e-3, "seed": 0, "threads": tg.get_num_threads()}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
     parser.add_argument("--save", default="out/mnist.safetensors", help="where the trained model goes")
     parser.add_argument("--plot", nargs="?", const="out/mnist.png", help="draw the learning curve, as PNG")
     parser.add_argument("--quick", action="store_true", help="one short epoch, to see that it runs")
     args = parser.parse_args()
-    for path in (args.save, args.plot or args.save):  # before the work, so that a wrong path costs none
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    tg.set_num_threads(args.threads or tg.get_num_threads())
+    tg.set_num_threads(args.threads)
     tg.seed(args.seed)
     digits, test = data.mnist()
     if args.quick:
@@ -113,6 +107,8 @@ def main() -> None:
     model = cnn() if args.cnn else MLP(args.hidden)
     print(f"{len(digits):,} training and {len(test):,} test digits, {sum(p.size for p in model.parameters()):,} parameters")
     losses, accuracies = train(model, digits, test, args)
+    for path in filter(None, (args.save, args.plot)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     tg.save(args.save, model.state_dict())
     print(f"test accuracy {accuracies[-1]:.2%} after {time.perf_counter() - start:.1f} s; model: {args.save}")
     if args.plot:

@@ -1,4 +1,4 @@
-"""Find the parameters of an ordinary differential equation from noisy observations, through a solver that is a Python loop.
+"""Find the parameters of a differential equation from noisy observations, through a solver that is a Python loop.
 
 The Lotka-Volterra equations x' = a·x - b·x·y, y' = c·x·y - d·y describe prey and predators. The solver is a classical
 Runge-Kutta loop on tensors; its gradient with respect to the parameters needs nothing special.
@@ -70,7 +70,8 @@ def plot(observed, found, steps: int, dt: float, each: int, path: str) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for k, (name, colour) in enumerate((("prey", "tab:green"), ("predators", "tab:red"))):
         axes.plot([dt * (i + 1) for i in range(steps)], curve[:, k], color=colour, label=f"{name}, fitted")
-        axes.plot([dt * each * (i + 1) for i in range(len(observed))], observed.numpy()[:, k], "o", color=colour, label=f"{name}, observed")
+        times = [dt * each * (i + 1) for i in range(len(observed))]
+        axes.plot(times, observed.numpy()[:, k], "o", color=colour, label=f"{name}, observed")
     axes.set(xlabel="time", ylabel="population")
     axes.legend()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,8 @@ def main() -> None:
     for name, value, true in zip(NAMES, found.tolist(), TRUE):
         print(f"{name} = {value:.4f}   true {true}")
     worst = max(abs(v - t) / t for v, t in zip(found.tolist(), TRUE))
-    print(f"largest error {worst:.1%} after {iterations} iterations through {steps} solver steps, {seconds / iterations * 1e3:.0f} ms each")
+    each_ms = seconds / iterations * 1e3
+    print(f"largest error {worst:.1%} after {iterations} iterations of {steps} solver steps, {each_ms:.0f} ms each")
     if args.plot:
         plot(observed, found, steps, dt, each, args.plot)
 

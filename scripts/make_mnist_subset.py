@@ -7,6 +7,7 @@ The same number of digits of each class, spread evenly over the file: MNIST is o
 easier than its second. No random choice, so the same digits come out every time (the file's bytes may differ with the
 version of zlib). Training digits come from MNIST's training set, test digits from its test set.
 """
+
 from __future__ import annotations
 
 import argparse

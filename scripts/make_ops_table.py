@@ -1,4 +1,5 @@
 """Write docs/ops.md from the registry: `python scripts/make_ops_table.py`. With --check, fail where the file is out of date."""
+
 from __future__ import annotations
 
 import sys
@@ -9,8 +10,17 @@ from tapegrad.ops.registry import REGISTRY, Op
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "ops.md"
 ROOMS = {
-    "elementwise": "Elementwise", "activation": "Activations", "comparison": "Comparisons, logic, tests", "reduce": "Reductions", "linalg": "Linear algebra", "movement": "Movement",
-    "indexing": "Indexing, sorting", "creation": "Creation", "network": "Networks (`F` is `tapegrad.nn.functional`)", "convolution": "Convolution", "pooling": "Pooling",
+    "elementwise": "Elementwise",
+    "activation": "Activations",
+    "comparison": "Comparisons, logic, tests",
+    "reduce": "Reductions",
+    "linalg": "Linear algebra",
+    "movement": "Movement",
+    "indexing": "Indexing, sorting",
+    "creation": "Creation",
+    "network": "Networks (`F` is `tapegrad.nn.functional`)",
+    "convolution": "Convolution",
+    "pooling": "Pooling",
     "random": "Random numbers",
 }
 SPACES = {"": "tg", "nn": "F", "linalg": "tg.linalg"}
@@ -25,7 +35,12 @@ def call(op: Op) -> str:
 
 def table() -> str:
     """The page."""
-    lines = ["# Ops", "", "Written by `python scripts/make_ops_table.py` from the registry. A method is also `t.name(...)`.", ""]
+    lines = [
+        "# Ops",
+        "",
+        "Written by `python scripts/make_ops_table.py` from the registry. A method is also `t.name(...)`.",
+        "",
+    ]
     for room, title in ROOMS.items():
         ops = [op for op in REGISTRY.values() if op.public and op.module.endswith("." + room)]
         lines += [f"## {title}", "", "| op | method | gradient | what it does |", "|---|---|---|---|"]
@@ -40,5 +55,7 @@ def table() -> str:
 if __name__ == "__main__":
     text = table()
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if TARGET.read_text() == text else "docs/ops.md is out of date; run python scripts/make_ops_table.py")
+        sys.exit(
+            0 if TARGET.read_text() == text else "docs/ops.md is out of date; run python scripts/make_ops_table.py"
+        )
     TARGET.write_text(text)

@@ -4,6 +4,7 @@ Promotion: bool < uint8 < int32 < int64 < float32 < float64. Two types meet at t
 beside a float32 tensor gives float32 (as PyTorch and JAX do, where NumPy would widen to float64). Python scalars are
 weak: they take part with their kind only, so `x * 2.5` keeps the dtype of a float tensor.
 """
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,10 +1,10 @@
 """`tg.info()`: what this installation runs on."""
+
 from __future__ import annotations
 
 import platform
 import sys
 from importlib import metadata
-
 
 from . import config
 from .kernels import blas, jit
@@ -33,7 +33,11 @@ def info() -> Info:
     ['blas', 'cache', 'cpu', 'device', 'gpu', 'memory', 'platform', 'threads', 'vector', 'versions']
     """
     return Info(
-        versions={"tapegrad": sys.modules["tapegrad"].__version__, "python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
+        versions={
+            "tapegrad": sys.modules["tapegrad"].__version__,
+            "python": sys.version.split()[0],
+            **{name: _version(name) for name in PACKAGES},
+        },
         platform=platform.platform(),
         cpu=_cpu(),
         vector=f"{jit.HOST.vector_bits} bits ({jit.HOST.cpu})",
@@ -63,6 +67,3 @@ def _cpu() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return platform.processor() or "unknown"
-
-
-

@@ -3,6 +3,7 @@
 A layout says how to walk a buffer, never where it lies. Prepared launches are looked up by layout identity; two equal
 layouts that are not one object (the table was emptied in between) only cost a second lookup.
 """
+
 from __future__ import annotations
 
 import math

@@ -63,18 +63,22 @@ def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, float):
         return {"float": value.hex()}  # JSON has no inf or nan, and hex is exact
     if isinstance(value, list | tuple):
-        return {"tuple" if isinstance(value, tuple) else "list": [_describe(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]}
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_describe(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]}
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise DtypeError(f"save: the key {key!r} under {name or 'the top'} is not a string")
         return {"dict": [[k, _describe(v, f"{name}/{k}" if name else k, arrays)] for k, v in value.items()]}
     hint = "; pass its .state_dict()" if hasattr(value, "state_dict") else ""
-    raise DtypeError(f"save: {name or 'the top'} is a {type(value).__name__}; only tensors, numbers, strings, None, lists, tuples and dicts are saved{hint}")
+    raise DtypeError(
+        f"save: {name or 'the top'} is a {type(value).__name__}; "
+        f"only tensors, numbers, strings, None, lists, tuples and dicts are saved{hint}"
+    )
 
 
 def _free_name(name: str, arrays: dict[str, np.ndarray]) -> str:
-    """A name for a tensor that is not taken, and that the format allows: Unicode text, except the name of the metadata."""
+    """A name that is not taken, and that the format allows: Unicode text, except the name of the metadata."""
     name = name.encode("utf-8", "backslashreplace").decode()
     stored, i = name, 2
     while stored in arrays or stored == METADATA:
@@ -103,7 +107,7 @@ def _write(path: Path, payload: bytes) -> None:
             os.unlink(temporary)
         if not isinstance(error, OSError):
             raise
-        raise CheckpointError(f"save: writing {path} failed, and what was there before is untouched: {error.strerror}") from None
+        raise CheckpointError(f"save: writing {path} failed, what was there is untouched: {error.strerror}") from None
     _sync_folder(folder)
 
 
@@ -162,11 +166,14 @@ def _header(path: Path, payload: bytes) -> dict:
     """The JSON header, after a look at the sizes: 8 bytes of length, the header, the data."""
     length = int.from_bytes(payload[:8], "little") if len(payload) >= 8 else -1
     if not 2 <= length <= min(len(payload) - 8, MAX_HEADER):
-        raise CheckpointError(f"load: {path} is truncated, or is no safetensors file: it has {len(payload)} bytes and names a header of {length}")
+        raise CheckpointError(
+            f"load: {path} is truncated, or is no safetensors file: "
+            f"it has {len(payload)} bytes and names a header of {length}"
+        )
     try:
         header = json.loads(payload[8: 8 + length])
     except (ValueError, RecursionError):
-        raise CheckpointError(f"load: the header of {path} is not JSON; the file is damaged, or is no safetensors file") from None
+        raise CheckpointError(f"load: the header of {path} is not JSON: damaged, or no safetensors file") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"load: the header of {path} is not a table of tensors")
     return header

@@ -1,4 +1,5 @@
 """Runs the steps of a kernel builder on NumPy arrays, so that a kernel can be tested without a tape."""
+
 from __future__ import annotations
 
 import ctypes

@@ -1,4 +1,5 @@
 """BLAS and LAPACK through their addresses, against NumPy and SciPy."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,4 +1,5 @@
 """The disk cache: what is damaged is compiled again, what a stranger could have written is not read."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """IDX files, and MNIST from every place it may come from. No test needs a network."""
+
 from __future__ import annotations
 
 import gzip

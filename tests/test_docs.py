@@ -1,4 +1,5 @@
 """What the documents say is what the code does."""
+
 from __future__ import annotations
 
 import contextlib
@@ -19,7 +20,9 @@ NUMBER = re.compile(r"-?\d+\.\d+")
 
 def test_ops_table_is_up_to_date():
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "make_ops_table.py", "--check"], capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make_ops_table.py", "--check"], capture_output=True, text=True, env=env
+    )
     assert done.returncode == 0, done.stderr
 
 

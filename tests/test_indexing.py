@@ -222,6 +222,12 @@ def test_assignment_converts_and_broadcasts():
         x[[0, 1]] = [1, 2]
 
 
+def test_assignment_by_a_mask_keeps_large_integers():
+    x = tg.tensor([2**60 + 1, 0])
+    x[x == 0] = 1.5
+    assert x.tolist() == [2**60 + 1, 1]
+
+
 def test_assignment_from_an_overlapping_view():
     x = tg.arange(5)
     x[1:] = x[:-1]

@@ -1,4 +1,5 @@
 """The core kernels against NumPy and SciPy: reductions, softmax, gather, sort, fill."""
+
 from __future__ import annotations
 
 import itertools
@@ -276,8 +277,12 @@ def test_cross_entropy(dtype, index):
         want = -scipy.special.log_softmax(x.astype(np.float64), axis=1)[np.arange(n), np.maximum(target, 0)]
         close(got, np.where(target == -100, 0, want), dtype, 10)
     for bad in (10, -1, -11, 2**31 - 1):
-        status, _ = run_status("cross_entropy", [np.zeros((3, 10), dtype), np.array([1, bad, 2], index)],
-                               [((3,), dtype)], {"ignore_index": -100})
+        status, _ = run_status(
+            "cross_entropy",
+            [np.zeros((3, 10), dtype), np.array([1, bad, 2], index)],
+            [((3,), dtype)],
+            {"ignore_index": -100},
+        )
         assert status == INDEX
 
 

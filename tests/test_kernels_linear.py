@@ -1,4 +1,5 @@
 """The matrix, convolution and pooling kernels against plain NumPy."""
+
 from __future__ import annotations
 
 import itertools
@@ -58,9 +59,21 @@ def check_product(a, b, pieces=1):
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, "int32", "int64"])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 4), (1, 7, 6), (6, 7, 1), (5, 1, 9), (1, 9, 1), (4, 0, 3),
-                                   (1, 0, 5),
-                                   (17, 33, 65), (2, 40, 150)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1, 1, 1),
+        (3, 5, 4),
+        (1, 7, 6),
+        (6, 7, 1),
+        (5, 1, 9),
+        (1, 9, 1),
+        (4, 0, 3),
+        (1, 0, 5),
+        (17, 33, 65),
+        (2, 40, 150),
+    ],
+)
 def test_matmul_reads_every_orientation(dtype, sizes):
     m, k, n = sizes
     rng = np.random.default_rng(1)
@@ -72,9 +85,20 @@ def test_matmul_reads_every_orientation(dtype, sizes):
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, "int32"])
-@pytest.mark.parametrize("lead", [((3,), (3,)), ((3,), ()), ((), (4,)), ((1,), (4,)), ((2, 1), (1, 3)),
-                                  ((2, 3), (2, 3)),
-                                  ((2, 1, 3, 1), (1, 2, 1, 2)), ((2, 1, 2, 1, 2), (1, 3, 1, 2, 1)), ((5, 2), (2,))])
+@pytest.mark.parametrize(
+    "lead",
+    [
+        ((3,), (3,)),
+        ((3,), ()),
+        ((), (4,)),
+        ((1,), (4,)),
+        ((2, 1), (1, 3)),
+        ((2, 3), (2, 3)),
+        ((2, 1, 3, 1), (1, 2, 1, 2)),
+        ((2, 1, 2, 1, 2), (1, 3, 1, 2, 1)),
+        ((5, 2), (2,)),
+    ],
+)
 @pytest.mark.parametrize("sizes", [(4, 3, 5), (1, 3, 5), (4, 3, 1)])
 def test_matmul_broadcasts_batches(dtype, lead, sizes):
     m, k, n = sizes
@@ -123,15 +147,26 @@ def test_matmul_keeps_nan_and_inf():
     assert np.isnan(got[2]).all() and np.isposinf(got[4]).all() and (np.delete(got, (2, 4), 0) == 8).all()
 
 
-@pytest.mark.parametrize(("shape", "strides", "accepted"), [
-    ((3, 4), (4, 1), True), ((3, 4), (9, 1), True), ((3, 4), (1, 3), True), ((3, 4), (1, 7), True), ((3, 4), (8, 2),
-                                                                                                     False),
-    ((3, 4), (0, 1), False), ((3, 4), (1, 0), False), ((3, 4), (2, 1), False), ((3, 4), (-4, 1), False), ((1, 4),
-                                                                                                          (0, 1), True),
-    ((1, 4), (0, 3), True), ((4, 1), (3, 0), True), ((1, 1), (0, 0), True), ((5, 3, 4), (0, 4, 1), True), ((1, 4),
-                                                                                                           (4,
-                                                                                                            -1), False),
-])
+@pytest.mark.parametrize(
+    ("shape", "strides", "accepted"),
+    [
+        ((3, 4), (4, 1), True),
+        ((3, 4), (9, 1), True),
+        ((3, 4), (1, 3), True),
+        ((3, 4), (1, 7), True),
+        ((3, 4), (8, 2), False),
+        ((3, 4), (0, 1), False),
+        ((3, 4), (1, 0), False),
+        ((3, 4), (2, 1), False),
+        ((3, 4), (-4, 1), False),
+        ((1, 4), (0, 1), True),
+        ((1, 4), (0, 3), True),
+        ((4, 1), (3, 0), True),
+        ((1, 1), (0, 0), True),
+        ((5, 3, 4), (0, 4, 1), True),
+        ((1, 4), (4, -1), False),
+    ],
+)
 def test_matmul_accepts(shape, strides, accepted):
     x = layout(shape, float32, strides)
     assert matmul_accepts(x) is accepted
@@ -233,8 +268,10 @@ def naive_conv(x, w, g, stride, padding, dilation, groups):
     g = out if g is None else g.astype(np.float64)
     for o, i, j in itertools.product(range(filters), range(out_h), range(out_w)):
         first = o // (filters // groups) * channels
-        rows, columns = (slice(a * s, a * s + (k - 1) * d + 1, d)
-                         for a, s, k, d in zip((i, j), stride, kernel, dilation, strict=True))
+        rows, columns = (
+            slice(a * s, a * s + (k - 1) * d + 1, d)
+            for a, s, k, d in zip((i, j), stride, kernel, dilation, strict=True)
+        )
         part = np.s_[:, first : first + channels, rows, columns]
         out[:, o, i, j] = (wide[part] * w[o]).sum((1, 2, 3))
         dx[part] += g[:, o, i, j, None, None, None] * w[o]
@@ -255,8 +292,12 @@ def conv_case(seed):
     if seed % 7 == 0:  # plain products of matrices
         kernel, stride, padding, groups = [1, 1], [1, 1], [[0, 0], [0, 0]], 1
     size = [int(v) for v in rng.integers(7, 24, 2)]
-    return rng, (int(rng.integers(1, 4)), groups * channels, *size), (groups * filters, channels, *kernel), {
-        "stride": tuple(stride), "padding": tuple(map(tuple, padding)), "dilation": tuple(dilation), "groups": groups}
+    return (
+        rng,
+        (int(rng.integers(1, 4)), groups * channels, *size),
+        (groups * filters, channels, *kernel),
+        {"stride": tuple(stride), "padding": tuple(map(tuple, padding)), "dilation": tuple(dilation), "groups": groups},
+    )
 
 
 def check_conv(rng, x_shape, w_shape, attrs, dtype, pieces):
@@ -279,14 +320,17 @@ def test_conv2d(seed):
     check_conv(*conv_case(seed), FLOATS[seed % 2], pieces=seed % 4 + 1)
 
 
-@pytest.mark.parametrize(("x_shape", "w_shape", "attrs"), [
-    ((1, 3, 1, 300), (5, 3, 1, 4), {"stride": (1, 2), "padding": ((0, 0), (3, 1))}),  # one-dimensional
-    ((1, 90, 12, 11), (33, 90, 3, 3), {"padding": ((1, 1), (1, 1))}),  # more taps than are summed in one go
-    ((2, 40, 70, 60), (50, 40, 2, 3), {"padding": ((0, 1), (2, 0))}),  # several bands of rows
-    ((1, 2, 5, 5), (3, 2, 5, 5), {}),  # one output element
-    ((2, 2, 9, 9), (3, 2, 2, 2), {"stride": (4, 3)}),  # elements that no window reads
-    ((1, 2, 4, 4), (2, 2, 3, 3), {"padding": ((5, 4), (4, 5))}),  # windows that lie in the padding
-])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "attrs"),
+    [
+        ((1, 3, 1, 300), (5, 3, 1, 4), {"stride": (1, 2), "padding": ((0, 0), (3, 1))}),  # one-dimensional
+        ((1, 90, 12, 11), (33, 90, 3, 3), {"padding": ((1, 1), (1, 1))}),  # more taps than are summed in one go
+        ((2, 40, 70, 60), (50, 40, 2, 3), {"padding": ((0, 1), (2, 0))}),  # several bands of rows
+        ((1, 2, 5, 5), (3, 2, 5, 5), {}),  # one output element
+        ((2, 2, 9, 9), (3, 2, 2, 2), {"stride": (4, 3)}),  # elements that no window reads
+        ((1, 2, 4, 4), (2, 2, 3, 3), {"padding": ((5, 4), (4, 5))}),  # windows that lie in the padding
+    ],
+)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_conv2d_of_unusual_shape(x_shape, w_shape, attrs, dtype):
     full = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1} | attrs
@@ -319,9 +363,14 @@ def test_conv2d_of_nothing_and_of_nan():
     assert np.isnan(dw[..., 2]).all() and not np.isnan(dw[..., :2]).any()
 
 
-POOLS = [((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)), ((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
-         ((3, 2), (1, 3), ((0, 1), (1, 0)), (2, 1)), ((1, 5), (1, 1), ((0, 0), (2, 2)), (1, 2)),
-         ((2, 3), (3, 1), ((1, 0), (0, 1)), (3, 2)), ((7, 9), (1, 1), ((0, 0), (0, 0)), (1, 1))]
+POOLS = [
+    ((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)),
+    ((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    ((3, 2), (1, 3), ((0, 1), (1, 0)), (2, 1)),
+    ((1, 5), (1, 1), ((0, 0), (2, 2)), (1, 2)),
+    ((2, 3), (3, 1), ((1, 0), (0, 1)), (3, 2)),
+    ((7, 9), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+]
 
 
 def naive_max(x, kernel, stride, padding, dilation):

@@ -1,4 +1,5 @@
 """The random kernels: known answers of Philox, distributions, and independence of how the work is split."""
+
 from __future__ import annotations
 
 import ctypes

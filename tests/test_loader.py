@@ -1,4 +1,5 @@
 """Datasets and loaders: what comes, in which order, in which form."""
+
 from __future__ import annotations
 
 from itertools import chain

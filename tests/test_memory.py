@@ -141,7 +141,8 @@ def test_a_training_loop_stays_level(no_collector, make, rng):
         loss.backward()
         optimizer.step()
         if step in (100, 1999):
-            apply._constants.clear()  # up to 1024 recent Python numbers; Adam makes new ones in each step
+            apply._constants.clear()  # recent Python numbers, of which Adam makes new ones in each step: bounded caches
+            optimizer._slots.clear()
             stats = tg.memory_stats()
             seen.append((stats["reserved"], stats["allocations"], used(), len(gc.get_objects())))
     (reserved, allocations, live, objects), last = seen

@@ -262,7 +262,7 @@ ACTIVATIONS = [
 ]
 
 
-@pytest.mark.parametrize("name, arguments", [(n, a) for n, *a in ACTIVATIONS], ids=[a[0] for a in ACTIVATIONS])
+@pytest.mark.parametrize(("name", "arguments"), [(n, a) for n, *a in ACTIVATIONS], ids=[a[0] for a in ACTIVATIONS])
 def test_activation_module(name, arguments):
     both(getattr(nn, name)(*arguments), getattr(torch.nn, name)(*arguments), numbers(3, 5))
 
@@ -278,7 +278,7 @@ def test_model(name):
 
 
 @pytest.mark.parametrize(
-    "kind, settings", [("SGD", {"momentum": 0.9, "nesterov": True}), ("Adam", {}), ("AdamW", {"weight_decay": 0.1})]
+    ("kind", "settings"), [("SGD", {"momentum": 0.9, "nesterov": True}), ("Adam", {}), ("AdamW", {"weight_decay": 0.1})]
 )
 def test_training_takes_the_same_path(kind, settings):
     make, shape = MODELS["mlp"]

@@ -74,15 +74,16 @@ def test_tensors_that_are_not_contiguous_come_back_by_value(tmp_path):
 
 def test_leaves_and_results_are_saved_by_value(tmp_path):
     p = tg.tensor([1.0, 2.0], requires_grad=True)
-    back = round_trip(tmp_path / "t", {"p": p, "twice": p * 2, "array": np.arange(3), "float16": np.ones(2, np.float16)})
+    back = round_trip(tmp_path / "t", {"p": p, "twice": p * 2, "array": np.arange(3), "half": np.ones(2, np.float16)})
     assert back["p"].tolist() == [1.0, 2.0] and not back["p"].requires_grad
     assert back["twice"].tolist() == [2.0, 4.0]
-    assert back["array"].tolist() == [0, 1, 2] and back["float16"].dtype is tg.float32
+    assert back["array"].tolist() == [0, 1, 2] and back["half"].dtype is tg.float32
 
 
 PLAIN = [
     None, True, False, 0, 1, -(2**63), 2**64, 10**30, -(10**5000), 0.0, 1.5, 5e-324, math.inf, -math.inf, "", "text",
-    'quotes " and \\ and \n', "ünïcödé 漢字 🎉", "\x00", "\ud800", [], (), {}, [[]], ((),), [1, (2, [3, {"four": 4}])], {"": {"": None}},
+    'quotes " and \\ and \n', "ünïcödé 漢字 🎉", "\x00", "\ud800", [], (), {}, [[]], ((),), [1, (2, [3, {"four": 4}])],
+    {"": {"": None}},
 ]
 
 
@@ -98,18 +99,23 @@ def test_zero_keeps_its_sign_and_nan_stays(tmp_path):
     assert math.copysign(1.0, back["zero"]) == -1.0 and math.isnan(back["nan"]) and back["numpy"] == 0.1
 
 
-NAMES = ["", "/", "a", "a/b", "a#2", "#2", "a/b#2", "//", "0", "list", "ü", "🎉", " ", "\n", "\x00", '"', "__metadata__", "\ud800", "x" * 5000]
+NAMES = [
+    "", "/", "a", "a/b", "a#2", "#2", "a/b#2", "//", "0", "list", "ü", "🎉", " ",
+    "\n", "\x00", '"', "__metadata__", "\ud800", "x" * 5000,
+]
 
 
 def test_odd_names_do_not_meet(tmp_path):
     flat = {name: tg.tensor(i) for i, name in enumerate(NAMES)}
-    state = {"": flat, "a": {"b": tg.tensor(100), "": {"b": tg.tensor(101)}}, "a/b": tg.tensor(102), "a/b#2": tg.tensor(103), **{f"{k}_": v for k, v in flat.items()}}
+    state = {"": flat, "a": {"b": tg.tensor(100), "": {"b": tg.tensor(101)}}, "a/b": tg.tensor(102)}
+    state |= {"a/b#2": tg.tensor(103)} | {f"{k}_": v for k, v in flat.items()}
     state["list"] = [tg.tensor(104), {"1": tg.tensor(105)}]
     state["list/0"] = tg.tensor(106)
     back = round_trip(tmp_path / "n", state)
     assert list(back) == list(state) and list(back[""]) == NAMES
     assert [t.item() for t in back[""].values()] == list(range(len(NAMES)))
-    assert [back["a"]["b"].item(), back["a"][""]["b"].item(), back["a/b"].item(), back["a/b#2"].item()] == [100, 101, 102, 103]
+    assert (back["a"]["b"].item(), back["a"][""]["b"].item()) == (100, 101)
+    assert (back["a/b"].item(), back["a/b#2"].item()) == (102, 103)
     assert [back["list"][0].item(), back["list"][1]["1"].item(), back["list/0"].item()] == [104, 105, 106]
 
 
@@ -144,8 +150,9 @@ def test_plain_safetensors_files_load(tmp_path):
     from safetensors.numpy import load_file, save_file
 
     arrays = {
-        "weight": np.arange(6, dtype=np.float32).reshape(2, 3), "flags": np.array([True, False]), "none": np.zeros((0, 4)),
-        "scalar": np.array(7, np.int64), "bytes": np.arange(3, dtype=np.uint8), "half": np.array([0.5], np.float16),
+        "weight": np.arange(6, dtype=np.float32).reshape(2, 3), "flags": np.array([True, False]),
+        "none": np.zeros((0, 4)), "scalar": np.array(7, np.int64), "bytes": np.arange(3, dtype=np.uint8),
+        "half": np.array([0.5], np.float16),
         "small": np.array([-3], np.int16),
     }
     save_file(arrays, tmp_path / "plain.safetensors", metadata={"format": "np"})
@@ -163,7 +170,7 @@ def test_plain_safetensors_files_load(tmp_path):
 
 @pytest.fixture
 def whole(tmp_path) -> bytes:
-    tg.save(tmp_path / "whole", {"a": tg.arange(40), "b": {"c": tg.ones((3, 3)), "lr": 0.1, "names": ["x", ("y", None)]}})
+    tg.save(tmp_path / "whole", {"a": tg.arange(40), "b": {"c": tg.ones((3, 3)), "lr": 0.1, "n": ["x", ("y", None)]}})
     return (tmp_path / "whole").read_bytes()
 
 
@@ -243,13 +250,18 @@ def test_integers_too_large_for_int64(tmp_path):
 
 
 STRUCTURES = [
-    "", "{", "3", "null", "[]", "{}", '{"format": "tapegrad-1"}', '{"format": "other-9", "state": {"dict": []}}', '{"format": null}',
+    "", "{", "3", "null", "[]", "{}", '{"format": "tapegrad-1"}', '{"format": "other-9", "state": {"dict": []}}',
+    '{"format": null}',
     *(json.dumps({"format": "tapegrad-1", "state": state}) for state in (
-        None, 3, [], {}, {"value": 3}, {"tensor": "a"}, {"list": []}, {"dict": 3}, {"dict": [1]}, {"dict": [["a"]]}, {"dict": [[1, {"value": 1}]]},
-        {"dict": [[["a"], {"value": 1}]]}, {"dict": [["a", {"tensor": "missing"}]]}, {"dict": [["a", {"tensor": ["a"]}]]},
-        {"dict": [["a", {"float": "0x1p999999"}]]}, {"dict": [["a", {"float": 3}]]}, {"dict": [["a", {"float": "one"}]]},
+        None, 3, [], {}, {"value": 3}, {"tensor": "a"}, {"list": []}, {"dict": 3}, {"dict": [1]}, {"dict": [["a"]]},
+        {"dict": [[1, {"value": 1}]]},
+        {"dict": [[["a"], {"value": 1}]]}, {"dict": [["a", {"tensor": "missing"}]]},
+        {"dict": [["a", {"tensor": ["a"]}]]},
+        {"dict": [["a", {"float": "0x1p999999"}]]}, {"dict": [["a", {"float": 3}]]},
+        {"dict": [["a", {"float": "one"}]]},
         {"dict": [["a", {"int": "ten"}]]}, {"dict": [["a", {"int": 3.5}]]}, {"dict": [["a", {"value": {"b": []}}]]},
-        {"dict": [["a", {"pickle": "x"}]]}, {"dict": [["a", {"list": 3}]]}, {"dict": [["a", {"value": 1, "list": []}]]}, {"dict": "ab"},
+        {"dict": [["a", {"pickle": "x"}]]}, {"dict": [["a", {"list": 3}]]}, {"dict": [["a", {"value": 1, "list": []}]]},
+        {"dict": "ab"},
     )),
     '{"format": "tapegrad-1", "state": ' + '{"list": [' * 50_000 + "]}" * 50_000 + "}",
     '{"format": "tapegrad-1", "state": {"dict": [["a", {"value": ' + "9" * 5000 + "}]]}}",
@@ -305,7 +317,7 @@ def test_file_mode(tmp_path):
         os.umask(before)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk full", "interrupted"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()], ids=["full", "interrupted"])
 @pytest.mark.parametrize("where", ["fsync", "replace", "chmod"])
 def test_a_failing_write_leaves_the_old_file(where, error, tmp_path, monkeypatch):
     path = tmp_path / "kept"
@@ -331,8 +343,10 @@ def test_unsupported_values_name_the_path_inside(tmp_path):
     for state, match in [
         ({"model": {"layers": [tg.ones(1), object()]}}, r"model/layers/1 is a object"),
         ({"a": {1, 2}}, "a is a set"), ({"a": {"b": 1j}}, "a/b is a complex"), ({"a": b"bytes"}, "a is a bytes"),
-        ({"a": {"b": {3: 1}}}, r"key 3 under a/b"), ({None: 1}, "key None"), ({"a": np.array(["x"])}, "a "), ({"a": np.ones(2, complex)}, "a "),
-        ({"a": nn.Linear(1, 1)}, "a is a Linear.*state_dict"), ([1], "got list"), (tg.ones(1), "got Tensor"), (nn.Linear(1, 1), "state_dict"),
+        ({"a": {"b": {3: 1}}}, r"key 3 under a/b"), ({None: 1}, "key None"), ({"a": np.array(["x"])}, "a cannot"),
+        ({"a": np.ones(2, complex)}, "a cannot be saved.*complex"),
+        ({"a": nn.Linear(1, 1)}, "a is a Linear.*state_dict"), ([1], "got list"), (tg.ones(1), "got Tensor"),
+        (nn.Linear(1, 1), "state_dict"),
         (cycle, "nested"), ({"a": deep}, "nested"), ({"a": np.int64(3)}, "a is a int64"),
     ]:
         with pytest.raises(DtypeError, match=match):

@@ -1,4 +1,5 @@
 """Skeletons against NumPy, for several dtypes; what they refuse, and how they say it."""
+
 from __future__ import annotations
 
 import math

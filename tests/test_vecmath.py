@@ -1,4 +1,5 @@
 """The vector functions against float64 (or wider) results, in ulps, over the whole range of their type."""
+
 from __future__ import annotations
 
 import ctypes
@@ -24,8 +25,31 @@ EXACT = {
 UNARY = [name for name in EXACT if name not in ("pow", "arctan2")]
 BOUND = dict.fromkeys(EXACT, 4.0) | dict.fromkeys(("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos"), 2.0)
 # where the method changes: the ends of a clamp, of a polynomial, of a reduction
-BRANCHES = (0.1732868, 0.25, 0.3465736, 0.5, 0.7071068, 0.93, 1.0, 1.4142135, 1.5707963, 3.1415927, 3.95, 9.1, 18.0,
-            87.33655, 88.72284, 89.4159, 103.97208, 104.0, 126.0, 128.0, 149.0, 1e5, 1.17549435e-38)
+BRANCHES = (
+    0.1732868,
+    0.25,
+    0.3465736,
+    0.5,
+    0.7071068,
+    0.93,
+    1.0,
+    1.4142135,
+    1.5707963,
+    3.1415927,
+    3.95,
+    9.1,
+    18.0,
+    87.33655,
+    88.72284,
+    89.4159,
+    103.97208,
+    104.0,
+    126.0,
+    128.0,
+    149.0,
+    1e5,
+    1.17549435e-38,
+)
 SPECIAL = (0.0, 1.0, 0.5, 1.5, 2.0, 3.0, 1e-45, 1e-39, 3e38, np.inf)
 
 
@@ -37,10 +61,16 @@ def loop(width: int, body, inputs: list[str], output: str, triple: str = "") -> 
     for k, t in enumerate(inputs):
         head.append(f"  %q{k} = getelementptr {LLVM[t]}, ptr %p{k}, i64 %i")
         head.append(f"  %v{k} = load {e.vector(t)}, ptr %q{k}, align 1")
-    tail = [f"  %q = getelementptr {LLVM[output]}, ptr %out, i64 %i",
-            f"  store {e.vector(output)} {result.name}, ptr %q, align 1",
-            f"  %next = add nuw nsw i64 %i, {width}", "  %more = icmp slt i64 %next, %n",
-            "  br i1 %more, label %loop, label %exit", "exit:", "  ret void", "}"]
+    tail = [
+        f"  %q = getelementptr {LLVM[output]}, ptr %out, i64 %i",
+        f"  store {e.vector(output)} {result.name}, ptr %q, align 1",
+        f"  %next = add nuw nsw i64 %i, {width}",
+        "  %more = icmp slt i64 %next, %n",
+        "  br i1 %more, label %loop, label %exit",
+        "exit:",
+        "  ret void",
+        "}",
+    ]
     pointers = ", ".join([*(f"ptr noalias %p{k}" for k in range(len(inputs))), "ptr noalias %out", "i64 %n"])
     start = [f"define void @kernel({pointers}) {{", "entry:", "  br label %loop", "loop:"]
     first = [f'target triple = "{triple or llvm.get_process_triple()}"', *e.declared.values(), *e.definitions]
@@ -57,13 +87,19 @@ class Loop:
         module.verify()
         target = llvm.Target.from_triple(llvm.get_process_triple())
         machine = target.create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=opt, codemodel="small",
-            reloc="pic", jit=True)
+            cpu=llvm.get_host_cpu_name(),
+            features=llvm.get_host_cpu_features().flatten(),
+            opt=opt,
+            codemodel="small",
+            reloc="pic",
+            jit=True,
+        )
         self.engine = llvm.create_mcjit_compiler(module, machine)
         self.engine.finalize_object()
         self.width, self.output = width, NUMPY[output]
         self.call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(inputs) + 1), ctypes.c_int64)(
-            self.engine.get_function_address("kernel"))
+            self.engine.get_function_address("kernel")
+        )
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         n = len(arrays[0])
@@ -185,8 +221,15 @@ def test_special_values_of_two_operands(name, type):
 def test_float64(name):
     rng = np.random.default_rng(3)
     x = rng.integers(0, 2**64, 100_000, dtype=np.uint64).view(np.float64)
-    x = np.concatenate([x, rng.uniform(-1, 1, 30_000), rng.uniform(-40, 40, 30_000), rng.uniform(-750, 750, 30_000),
-                        neighbourhoods([b for b in BRANCHES if b > 1e-30] + [708.0, 709.78, 745.0], np.float64, 50)])
+    x = np.concatenate(
+        [
+            x,
+            rng.uniform(-1, 1, 30_000),
+            rng.uniform(-40, 40, 30_000),
+            rng.uniform(-750, 750, 30_000),
+            neighbourhoods([b for b in BRANCHES if b > 1e-30] + [708.0, 709.78, 745.0], np.float64, 50),
+        ]
+    )
     error, at = worst(name, compiled(name, "f64", width=8), x)
     ours = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos")  # the others are libm's
     assert error <= (2 if name in ours else 4), f"{error:.3f} ulp at {at}"
@@ -194,11 +237,18 @@ def test_float64(name):
 
 def test_exact_values_and_ranges():
     """Values a user compares with: exact ones at the exact places, and never out of range."""
+
     def at(name, *v):
         return compiled(name)(*(np.array([a], np.float32) for a in v))[0]
 
     assert [at("exp", 0), at("cos", 0), at("sigmoid", 0), at("exp2", 10), at("log2", 8), at("pow", 3, 2)] == [
-        1, 1, 0.5, 1024, 3, 9]
+        1,
+        1,
+        0.5,
+        1024,
+        3,
+        9,
+    ]
     x = every(4999)
     for name in ("tanh", "erf", "sin", "cos", "sigmoid"):
         y = compiled(name)(x)
@@ -268,7 +318,12 @@ def test_casts(source, target):
 def test_casts_of_floats_to_integers_saturate():
     x = np.array([np.nan, np.inf, -np.inf, 3e9, -3e9], np.float32)
     assert Loop(lambda e, v: e.cast(v, "i32"), ["f32"], "i32")(x).tolist() == [
-        0, 2**31 - 1, -(2**31), 2**31 - 1, -(2**31)]
+        0,
+        2**31 - 1,
+        -(2**31),
+        2**31 - 1,
+        -(2**31),
+    ]
     assert Loop(lambda e, v: e.cast(v, "u8"), ["f32"], "u8")(x).tolist() == [0, 255, 0, 255, 0]
 
 

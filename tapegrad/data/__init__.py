@@ -1,4 +1,5 @@
 """Datasets and batches. Knows NumPy only: what a loader yields goes into `tg.tensor` as it is."""
+
 from __future__ import annotations
 
 from .dataset import ArrayDataset

@@ -1,4 +1,5 @@
 """Datasets held in memory: parallel arrays whose first axis is the sample."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

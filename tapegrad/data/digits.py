@@ -3,6 +3,7 @@
 The full set has 60,000 training and 10,000 test digits in four IDX files. A class-balanced subset of 8,000 and 1,000
 ships with the package, so that a first training run needs no network.
 """
+
 from __future__ import annotations
 
 import os

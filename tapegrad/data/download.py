@@ -1,4 +1,5 @@
 """Downloads that end with the right file or with nothing: a checked SHA-256, a size limit, a rename at the end."""
+
 from __future__ import annotations
 
 import gzip

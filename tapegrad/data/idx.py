@@ -3,6 +3,7 @@
 The format: two zero bytes, a type code, the number of dimensions, each dimension as a big-endian uint32, then the
 values, big-endian, the last dimension fastest (http://yann.lecun.com/exdb/mnist/, "the IDX file format").
 """
+
 from __future__ import annotations
 
 import gzip

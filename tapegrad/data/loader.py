@@ -1,4 +1,5 @@
 """Batches: a DataLoader walks a dataset in order or shuffled and yields NumPy arrays."""
+
 from __future__ import annotations
 
 import operator

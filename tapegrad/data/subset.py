@@ -9,6 +9,7 @@ Four streams, each with statistics of its own:
     core    the bright pixels' values, one of four
     edge    the other inked pixels' values, close to uniform
 """
+
 from __future__ import annotations
 
 import io

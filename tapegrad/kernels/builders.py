@@ -1,4 +1,5 @@
 """Imports every module that registers CPU builders."""
+
 from . import (  # noqa: F401
     conv,
     conv_weight,

@@ -9,6 +9,7 @@ taps that reach it.
 
 A 1 x 1 filter with stride 1 is a matrix product and goes to BLAS.
 """
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -84,12 +85,41 @@ def multiply(weights, taps, table, image, sums, sums_row, channels, positions):
         done += max(count, 1)
 
 
-@skeleton("x: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
-          "out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
-          "whole: int, band: int, bands: int, block: int, blocks: int, rows: int, columns: int")
-def conv2d_forward(x, w, out, work, groups, channels, height, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw, top,
-                   left,
-                   whole, band, bands, block, blocks, rows, columns, begin, end):
+@skeleton(
+    "x: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
+    "out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
+    "whole: int, band: int, bands: int, block: int, blocks: int, rows: int, columns: int"
+)
+def conv2d_forward(
+    x,
+    w,
+    out,
+    work,
+    groups,
+    channels,
+    height,
+    width,
+    filters,
+    out_h,
+    out_w,
+    kh,
+    kw,
+    sh,
+    sw,
+    dh,
+    dw,
+    top,
+    left,
+    whole,
+    band,
+    bands,
+    block,
+    blocks,
+    rows,
+    columns,
+    begin,
+    end,
+):
     """Pieces begin..end of a convolution. A piece: one image, one group, a band of output rows, a block of filters.
 
     `whole`: the image needs no copy. `rows` x `columns` is one phase of the copied band.
@@ -118,8 +148,21 @@ def conv2d_forward(x, w, out, work, groups, channels, height, width, filters, ou
         if whole:
             image = offset(pixels, start * width)
         elif place != ready:
-            spread(scratch, pixels, channels, height, width, top - start * sh, left, sh, sw, phases_h, phases_w, rows,
-                   columns)
+            spread(
+                scratch,
+                pixels,
+                channels,
+                height,
+                width,
+                top - start * sh,
+                left,
+                sh,
+                sw,
+                phases_h,
+                phases_w,
+                rows,
+                columns,
+            )
             ready = place
         many = min(block, filters - first)
         weights = offset(w, (image_index % groups * filters + first) * taps)
@@ -137,12 +180,42 @@ def conv2d_forward(x, w, out, work, groups, channels, height, width, filters, ou
     return 0
 
 
-@skeleton("g: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
-          "g_h: int, g_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
-          "band: int, bands: int, block: int, blocks: int, rows: int, columns: int, across: int, total: int")
-def conv2d_transposed(g, w, out, work, groups, channels, height, width, filters, g_h, g_w, kh, kw, sh, sw, dh, dw, top,
-                      left,
-                      band, bands, block, blocks, rows, columns, across, total, begin, end):
+@skeleton(
+    "g: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
+    "g_h: int, g_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
+    "band: int, bands: int, block: int, blocks: int, rows: int, columns: int, across: int, total: int"
+)
+def conv2d_transposed(
+    g,
+    w,
+    out,
+    work,
+    groups,
+    channels,
+    height,
+    width,
+    filters,
+    g_h,
+    g_w,
+    kh,
+    kw,
+    sh,
+    sw,
+    dh,
+    dw,
+    top,
+    left,
+    band,
+    bands,
+    block,
+    blocks,
+    rows,
+    columns,
+    across,
+    total,
+    begin,
+    end,
+):
     """Pieces begin..end of a transposed convolution. A piece: an image, a group, a band of rows, a block of channels.
 
     Padded output row u = a * sh + phase gets filter row i where i * dh % sh is the phase, from row a - i * dh // sh of
@@ -165,9 +238,23 @@ def conv2d_transposed(g, w, out, work, groups, channels, height, width, filters,
         many = min(block, channels - first)
         if image_index % groups != group:
             group = image_index % groups
-            turn_filters(weights, work, offset(w, group * taps * channels), channels, filters, kh, kw, sh, sw, dh, dw,
-                         rows,
-                         columns, up, over)
+            turn_filters(
+                weights,
+                work,
+                offset(w, group * taps * channels),
+                channels,
+                filters,
+                kh,
+                kw,
+                sh,
+                sw,
+                dh,
+                dw,
+                rows,
+                columns,
+                up,
+                over,
+            )
         if place != ready:
             pixels = offset(g, image_index * filters * g_h * g_w)
             spread(image, pixels, filters, g_h, g_w, up - a0, over - b0, 1, 1, 1, 1, rows, columns)
@@ -262,8 +349,12 @@ def pieces_grain(pieces: int, flops: int, multiple: int = 1) -> int:
 
 def is_product(attrs: dict, kernel_size: tuple[int, int]) -> bool:
     """Whether a convolution is a plain product of matrices: 1 x 1, stride 1, no padding, one group."""
-    return (tuple(kernel_size) == (1, 1) and tuple(attrs["stride"]) == (1, 1) and attrs["groups"] == 1
-            and not any(map(sum, attrs["padding"])))
+    return (
+        tuple(kernel_size) == (1, 1)
+        and tuple(attrs["stride"]) == (1, 1)
+        and attrs["groups"] == 1
+        and not any(map(sum, attrs["padding"]))
+    )
 
 
 def as_product(filters: Layout, image: Layout, out: Layout) -> tuple[Step, ...]:
@@ -299,8 +390,30 @@ def _(ins, outs, attrs):
     rows = band + halo
     work = 8 * channels * kh * kw + size * (copied * rows + block * band * columns)
     extent = n * groups * bands * blocks
-    static = (groups, channels, h, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw, attrs["padding"][0][0],
-              attrs["padding"][1][0], int(whole), band, bands, block, blocks, rows, columns)
+    static = (
+        groups,
+        channels,
+        h,
+        width,
+        filters,
+        out_h,
+        out_w,
+        kh,
+        kw,
+        sh,
+        sw,
+        dh,
+        dw,
+        attrs["padding"][0][0],
+        attrs["padding"][1][0],
+        int(whole),
+        band,
+        bands,
+        block,
+        blocks,
+        rows,
+        columns,
+    )
     code = conv2d_forward.address(T=x.dtype, R=tile_rows())
     grain = pieces_grain(extent, 2 * out.size * channels * kh * kw)
     return (Step(code, (0, 1, 2), static, extent, grain, work),)
@@ -328,9 +441,31 @@ def _(ins, outs, attrs):
     taps = filters * kh * kw
     work = 8 * taps + size * (taps * channels + filters * rows * columns + block * band * columns)
     extent = n * groups * bands * blocks
-    static = (groups, channels, h, width, filters, g_h, g_w, kh, kw, sh, sw, dh, dw, top, left, band, bands, block,
-              blocks,
-              rows, columns, across, total)
+    static = (
+        groups,
+        channels,
+        h,
+        width,
+        filters,
+        g_h,
+        g_w,
+        kh,
+        kw,
+        sh,
+        sw,
+        dh,
+        dw,
+        top,
+        left,
+        band,
+        bands,
+        block,
+        blocks,
+        rows,
+        columns,
+        across,
+        total,
+    )
     code = conv2d_transposed.address(T=g.dtype, R=tile_rows())
     grain = pieces_grain(extent, 2 * g.size * channels * kh * kw)
     return (Step(code, (0, 1, 2), static, extent, grain, work),)

@@ -4,6 +4,7 @@ dw[o, t] = sum over images and output positions p of g[o, p] * image[position(p)
 over taps and, in its vectors, over filters, so g is transposed first, block by block in registers. Each element is
 summed in an order that does not depend on how the taps are split among threads: the result is the same for any number.
 """
+
 from __future__ import annotations
 
 from ..layouts import Layout
@@ -42,22 +43,75 @@ def gather_taps(image, table, taps, where, turned, filters, count, sums):
             b = offset(turned, p * filters + o)
             t = 0
             while t + R <= taps:
-                tile(R, 2, image, offset(table, t), steps, b, filters, offset(sums, t * filters + o), filters, many,
-                     filters - o, 1)
+                tile(
+                    R,
+                    2,
+                    image,
+                    offset(table, t),
+                    steps,
+                    b,
+                    filters,
+                    offset(sums, t * filters + o),
+                    filters,
+                    many,
+                    filters - o,
+                    1,
+                )
                 t += R
             while t < taps:
-                tile(1, 2, image, offset(table, t), steps, b, filters, offset(sums, t * filters + o), filters, many,
-                     filters - o, 1)
+                tile(
+                    1,
+                    2,
+                    image,
+                    offset(table, t),
+                    steps,
+                    b,
+                    filters,
+                    offset(sums, t * filters + o),
+                    filters,
+                    many,
+                    filters - o,
+                    1,
+                )
                 t += 1
 
 
-@skeleton("x: *T, g: *T, out: *T, work: *int64, images: int, groups: int, channels: int, height: int, width: int, "
-          "filters: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, "
-          "left: int, "
-          "whole: int, chunk: int, some: int, band: int, rows: int, columns: int")
-def conv2d_filters(x, g, out, work, images, groups, channels, height, width, filters, out_h, out_w, kh, kw, sh, sw, dh,
-                   dw,
-                   top, left, whole, chunk, some, band, rows, columns, begin, end):
+@skeleton(
+    "x: *T, g: *T, out: *T, work: *int64, images: int, groups: int, channels: int, height: int, width: int, "
+    "filters: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, "
+    "left: int, "
+    "whole: int, chunk: int, some: int, band: int, rows: int, columns: int"
+)
+def conv2d_filters(
+    x,
+    g,
+    out,
+    work,
+    images,
+    groups,
+    channels,
+    height,
+    width,
+    filters,
+    out_h,
+    out_w,
+    kh,
+    kw,
+    sh,
+    sw,
+    dh,
+    dw,
+    top,
+    left,
+    whole,
+    chunk,
+    some,
+    band,
+    rows,
+    columns,
+    begin,
+    end,
+):
     """Filter taps begin..end of the gradient, counted through all groups, `chunk` (of `some` channels) at a time."""
     taps = channels * kh * kw
     where = offset(work, chunk)
@@ -99,11 +153,14 @@ def conv2d_filters(x, g, out, work, images, groups, channels, height, width, fil
     return 0
 
 
-@skeleton("x: *T, g: *T, out: *T, work: *T, images: int, channels: int, height: int, width: int, out_h: int, "
-          "out_w: int, "
-          "kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, band: int")
-def depthwise_filters(x, g, out, work, images, channels, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left,
-                      band, begin, end):
+@skeleton(
+    "x: *T, g: *T, out: *T, work: *T, images: int, channels: int, height: int, width: int, out_h: int, "
+    "out_w: int, "
+    "kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, band: int"
+)
+def depthwise_filters(
+    x, g, out, work, images, channels, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, band, begin, end
+):
     """Channels begin..end of the gradient of a depthwise convolution, LANE_BLOCK channels side by side in vectors."""
     taps = kh * kw
     total, part = work, offset(work, taps * LANE_BLOCK)
@@ -121,8 +178,14 @@ def depthwise_filters(x, g, out, work, images, channels, height, width, out_h, o
                     continue
                 plane = n * channels + at
                 turn(slope, LANE_BLOCK, offset(g, (plane * out_h + start) * out_w), out_h * out_w, many, lines * out_w)
-                turn(image, LANE_BLOCK, offset(x, (plane * height + low) * width), height * width, many,
-                     (high - low) * width)
+                turn(
+                    image,
+                    LANE_BLOCK,
+                    offset(x, (plane * height + low) * width),
+                    height * width,
+                    many,
+                    (high - low) * width,
+                )
                 fill_zero(part, taps * LANE_BLOCK)
                 for i in range(kh):
                     for q in range(lines):
@@ -167,9 +230,30 @@ def _(ins, outs, attrs):
     rows = (band - 1) * sh + (kh - 1) * dh + 1
     copied = 0 if whole else some * rows * columns
     work = 8 * (chunk + band * out_w) + size * (chunk * filters + band * out_w * filters + copied)
-    static = (n, groups, channels, h, width, filters, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, int(whole),
-              chunk, some,
-              band, rows, columns)
+    static = (
+        n,
+        groups,
+        channels,
+        h,
+        width,
+        filters,
+        out_h,
+        out_w,
+        kh,
+        kw,
+        sh,
+        sw,
+        dh,
+        dw,
+        top,
+        left,
+        int(whole),
+        chunk,
+        some,
+        band,
+        rows,
+        columns,
+    )
     code = conv2d_filters.address(T=x.dtype, R=tile_rows())
     extent = groups * taps
     return (Step(code, (0, 1, 2), static, extent, pieces_grain(extent, 2 * g.size * taps, 8), work),)

@@ -2,13 +2,14 @@
 
 Map: `address()` is the door: it takes expressions, the dtypes of inputs and outputs and how each operand moves along the
 inner loop, and returns the address of a compiled kernel. `_module()` writes the IR: an inner function over one row
-(`_inner`: vector loop and masked tail, whose body `Body` emits from the expression), and a driver that walks the outer
+(`_inner`: vector loop and masked tail, whose body `body.py` emits), and a driver that walks the outer
 dimensions. `steps()` is the builder: it merges dimensions and lays out the static words.
 
 Static words: inner length, number of outer dimensions d, then for each operand its start offset, for each its inner
 stride, the d outer extents, and operand by operand its d outer strides; all in elements. With d = 0 the range runs over
 elements, else over rows.
 """
+
 from __future__ import annotations
 
 import math
@@ -16,153 +17,28 @@ import math
 from ..dtypes import DType
 from ..layouts import Layout
 from ..ops import expression as ex
+from .body import Body
 from .emit import Emitter, Value
 from .jit import HOST, load
 from .launch import Step
-from .vecmath import MATH
 
 ELEMENT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8", "bool": "i1"}
 MEMORY = {"f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "i1": "i8", "i8": "i8"}
 GRAIN = 131_072  # elements of a cheap kernel that take about 25 µs; see run.py for when a kernel is split
 
 
-class Body:
-    """Emits an expression for one vector of elements."""
-
-    def __init__(self, e: Emitter, inputs: list[Value], compute: str):
-        self.e, self.inputs, self.compute = e, inputs, compute
-        self.values: dict[ex.Node, Value] = {}
-
-    def outputs(self, nodes: tuple[ex.Node, ...]) -> list[Value]:
-        for n in ex.walk(nodes):
-            self.values[n] = self.emit(n)
-        return [self.values[n] for n in nodes]
-
-    def number(self, n: ex.Node) -> Value:
-        """The node's value in the dtype computed in; a truth value becomes 0 or 1."""
-        v = self.values[n]
-        return v if v.type == self.compute else self.e.cast(v, self.compute)
-
-    def truth(self, n: ex.Node) -> Value:
-        v = self.values[n]
-        return v if v.type == "i1" else self.e.cast(v, "i1")
-
-    def emit(self, n: ex.Node) -> Value:
-        e, kind = self.e, n.kind
-        if kind == "input":
-            return self.inputs[n.value]
-        if kind == "const":
-            return e.const(n.value, "i1" if isinstance(n.value, bool) else self.compute)
-        if kind in ("and", "or", "xor"):
-            return getattr(e, kind if kind == "xor" else kind + "_", e.xor)(self.truth(n.args[0]), self.truth(n.args[1]))
-        if kind == "not":
-            return e.not_(self.truth(n.args[0]))
-        if kind == "select":
-            c, a, b = n.args
-            as_value = self.truth if n.is_bool else self.number
-            return e.select(self.truth(c), as_value(a), as_value(b))
-        if kind in ("ne", "eq") and self.values[n.args[0]].type == "i1" and ex.is_const(n.args[1], 0):
-            v = self.values[n.args[0]]
-            return v if kind == "ne" else e.not_(v)
-        return getattr(self, "emit_" + kind, self.plain)(kind, *(self.number(a) for a in n.args))
-
-    def plain(self, kind: str, *args: Value) -> Value:
-        e = self.e
-        if kind in ex.COMPARISONS:
-            return e.compare(kind, *args)
-        if kind in MATH:
-            return MATH[kind](e, *args)
-        return getattr(e, {"min": "minimum", "max": "maximum"}.get(kind, kind))(*args)
-
-    @property
-    def is_float(self) -> bool:
-        return self.compute in ("f32", "f64")
-
-    def zero(self) -> Value:
-        return self.e.const(0, self.compute)
-
-    def rounded(self, kind: str, x: Value) -> Value:
-        return getattr(self.e, kind)(x) if self.is_float else x
-
-    emit_floor = emit_ceil = emit_rint = emit_trunc = rounded
-
-    def emit_neg(self, kind: str, x: Value) -> Value:
-        return self.e.xor(x, self.e.const(True, "i1")) if self.compute == "i1" else self.e.neg(x)
-
-    def emit_abs(self, kind: str, x: Value) -> Value:
-        return x if self.compute in ("u8", "i1") else self.e.abs(x)
-
-    def emit_sign(self, kind: str, x: Value) -> Value:
-        e, zero, one = self.e, self.zero(), self.e.const(1, self.compute)
-        if self.compute == "i1":
-            return x
-        if self.compute == "u8":
-            return e.select(e.compare("ne", x, zero), one, zero)
-        signed = e.select(e.compare("gt", x, zero), one, e.select(e.compare("lt", x, zero), e.const(-1, self.compute), x))
-        return signed  # x itself where it is 0, -0 or nan
-
-    def emit_isnan(self, kind: str, x: Value) -> Value:
-        return self.e.compare("ne", x, x) if self.is_float else self.e.const(False, "i1")
-
-    def emit_isinf(self, kind: str, x: Value) -> Value:
-        if not self.is_float:
-            return self.e.const(False, "i1")
-        return self.e.compare("eq", self.e.abs(x), self.e.const(math.inf, self.compute))
-
-    def emit_isfinite(self, kind: str, x: Value) -> Value:
-        if not self.is_float:
-            return self.e.const(True, "i1")
-        return self.e.compare("lt", self.e.abs(x), self.e.const(math.inf, self.compute))
-
-    def emit_floordiv(self, kind: str, a: Value, b: Value) -> Value:
-        return self.floor_division(a, b)[0]
-
-    def emit_mod(self, kind: str, a: Value, b: Value) -> Value:
-        return self.floor_division(a, b)[1]
-
-    def floor_division(self, a: Value, b: Value) -> tuple[Value, Value]:
-        """Quotient and remainder with the divisor's sign, as NumPy computes them (npy_divmod, npymath)."""
-        e, zero, one = self.e, self.zero(), self.e.const(1, self.compute)
-        if not self.is_float:
-            q, r = e.div(a, b), e.rem(a, b)
-            none = e.compare("eq", b, zero)
-            if self.compute == "u8":
-                return e.select(none, zero, q), e.select(none, zero, r)
-            low = e.and_(e.compare("ne", r, zero), e.xor(e.compare("lt", r, zero), e.compare("lt", b, zero)))
-            q, r = e.select(low, e.sub(q, one), q), e.select(low, e.add(r, b), r)
-            return e.select(none, zero, q), e.select(none, zero, r)
-        r = e.libm("fmodf" if self.compute == "f32" else "fmod", a, b)
-        q = e.div(e.sub(a, r), b)
-        low = e.and_(e.compare("ne", r, zero), e.xor(e.compare("lt", r, zero), e.compare("lt", b, zero)))
-        r, q = e.select(low, e.add(r, b), r), e.select(low, e.sub(q, one), q)
-        r = e.select(e.compare("eq", r, zero), e.copysign(zero, b), r)
-        nearest = e.floor(q)
-        nearest = e.select(e.compare("gt", e.sub(q, nearest), e.const(0.5, self.compute)), e.add(nearest, one), nearest)
-        nearest = e.select(e.compare("eq", q, zero), e.copysign(zero, e.div(a, b)), nearest)
-        return e.select(e.compare("eq", b, zero), e.div(a, b), nearest), r
-
-    def emit_pow(self, kind: str, a: Value, b: Value) -> Value:
-        e = self.e
-        if self.is_float:
-            return MATH["pow"](e, a, b)
-        one, result, base, left = e.const(1, self.compute), e.const(1, self.compute), a, b
-        for _ in range(8 if self.compute == "u8" else 31):  # square and multiply, bit by bit of the exponent
-            odd = e.compare("ne", e.and_(left, one), self.zero())
-            result = e.select(odd, e.mul(result, base), result)
-            base, left = e.mul(base, base), e.lshr(left, one)
-        if self.compute == "u8":
-            return result
-        reciprocal = e.div(one, a)  # 0 unless a is 1 or -1
-        odd = e.compare("ne", e.and_(b, one), self.zero())
-        negative = e.select(e.compare("eq", e.abs(a), one), e.select(odd, reciprocal, one), self.zero())
-        return e.select(e.compare("lt", b, self.zero()), negative, result)
-
-
 class Kernel:
     """What one kernel is made from; `key` names it completely."""
 
-    def __init__(self, outputs, inputs: tuple[DType, ...], compute: DType, results: tuple[DType, ...], moves: str,
-                 truths: tuple[int, ...]):
+    def __init__(
+        self,
+        outputs,
+        inputs: tuple[DType, ...],
+        compute: DType,
+        results: tuple[DType, ...],
+        moves: str,
+        truths: tuple[int, ...],
+    ):
         self.outputs = outputs
         self.inputs = [ELEMENT[d.name] for d in inputs]
         self.results = [ELEMENT[d.name] for d in results]
@@ -171,8 +47,17 @@ class Kernel:
         self.truths = truths
         widest = max([compute.itemsize] + [d.itemsize for d in results if d.is_float] + [4])
         self.width = max(HOST.vector_bits // (8 * widest), 2)
-        self.key = "|".join([ex.text(outputs), ",".join(self.inputs), self.compute, ",".join(self.results), moves,
-                             str(truths), str(self.width)])
+        self.key = "|".join(
+            [
+                ex.text(outputs),
+                ",".join(self.inputs),
+                self.compute,
+                ",".join(self.results),
+                moves,
+                str(truths),
+                str(self.width),
+            ]
+        )
 
     @property
     def operands(self) -> list[str]:
@@ -182,8 +67,14 @@ class Kernel:
 _addresses: dict[tuple, int] = {}
 
 
-def address(outputs: tuple[ex.Node, ...], inputs: tuple[DType, ...], compute: DType, results: tuple[DType, ...],
-            moves: str, truths: tuple[int, ...] = ()) -> int:
+def address(
+    outputs: tuple[ex.Node, ...],
+    inputs: tuple[DType, ...],
+    compute: DType,
+    results: tuple[DType, ...],
+    moves: str,
+    truths: tuple[int, ...] = (),
+) -> int:
     """The address of the kernel that computes `outputs` from inputs of those dtypes, in dtype `compute`."""
     key = (outputs, inputs, compute, results, moves, truths)
     found = _addresses.get(key)
@@ -216,13 +107,19 @@ def _read(e: Emitter, k: Kernel, i: int, at: str, mask: str | None, splats: dict
         else:
             name = f"llvm.masked.load.{suffix}.p0"
             e.declared[name] = f"declare {vector} @{name}(ptr, i32, <{k.width} x i1>, {vector})"
-            v = e.raw(f"call {vector} @{name}(ptr {pointer}, i32 {align}, <{k.width} x i1> {mask}, {vector} zeroinitializer)", loaded)
+            v = e.raw(
+                f"call {vector} @{name}(ptr {pointer}, i32 {align}, <{k.width} x i1> {mask}, {vector} zeroinitializer)",
+                loaded,
+            )
     else:
         pointers = _strided(e, k, i, at, memory)
         name = f"llvm.masked.gather.{suffix}.v{k.width}p0"
         e.declared[name] = f"declare {vector} @{name}(<{k.width} x ptr>, i32, <{k.width} x i1>, {vector})"
         lanes = mask or "splat (i1 true)"
-        v = e.raw(f"call {vector} @{name}(<{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> {lanes}, {vector} zeroinitializer)", loaded)
+        v = e.raw(
+            f"call {vector} @{name}(<{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> {lanes}, {vector} zeroinitializer)",
+            loaded,
+        )
     return e.cast(v, "i1") if kind == "i1" else v
 
 
@@ -285,12 +182,17 @@ def _inner(k: Kernel, e: Emitter) -> str:
     for i, move in enumerate(k.moves):
         if move == "g":
             e.lines.append(f"  %si{i} = insertelement <{w} x i64> poison, i64 %s{i}, i32 0")
-            e.lines.append(f"  %sv{i} = shufflevector <{w} x i64> %si{i}, <{w} x i64> poison, <{w} x i32> zeroinitializer")
+            e.lines.append(
+                f"  %sv{i} = shufflevector <{w} x i64> %si{i}, <{w} x i64> poison, <{w} x i32> zeroinitializer"
+            )
         elif move == "s":
             splats[i] = _splat(e, k, i)
     e.lines += [
-        "  %n = sub i64 %e, %b", f"  %whole = and i64 %n, -{w}", "  %stop = add i64 %b, %whole",
-        "  %some = icmp sgt i64 %whole, 0", "  br i1 %some, label %loop, label %tail",
+        "  %n = sub i64 %e, %b",
+        f"  %whole = and i64 %n, -{w}",
+        "  %stop = add i64 %b, %whole",
+        "  %some = icmp sgt i64 %whole, 0",
+        "  br i1 %some, label %loop, label %tail",
     ]
     before = e.block
     e.start("loop")
@@ -298,10 +200,17 @@ def _inner(k: Kernel, e: Emitter) -> str:
     place = len(e.lines) - 1
     _body(k, e, "%i", None, splats)
     e.lines[place] = f"  %i = phi i64 [%b, %{before}], [%next, %{e.block}]"
-    e.lines += [f"  %next = add nuw nsw i64 %i, {w}", "  %more = icmp slt i64 %next, %stop",
-                "  br i1 %more, label %loop, label %tail"]
+    e.lines += [
+        f"  %next = add nuw nsw i64 %i, {w}",
+        "  %more = icmp slt i64 %next, %stop",
+        "  br i1 %more, label %loop, label %tail",
+    ]
     e.start("tail")
-    e.lines += ["  %left = sub i64 %e, %stop", "  %any = icmp sgt i64 %left, 0", "  br i1 %any, label %rest, label %done"]
+    e.lines += [
+        "  %left = sub i64 %e, %stop",
+        "  %any = icmp sgt i64 %left, 0",
+        "  br i1 %any, label %rest, label %done",
+    ]
     e.start("rest")
     e.lines += [
         f"  %li = insertelement <{w} x i64> poison, i64 %left, i32 0",
@@ -322,7 +231,10 @@ def _splat(e: Emitter, k: Kernel, i: int) -> Value:
     vector = _vector(k, memory)
     e.lines.append(f"  {one} = load {memory}, ptr %p{i}, align {_bytes(memory)}")
     e.lines.append(f"  {first} = insertelement {vector} poison, {memory} {one}, i32 0")
-    v = e.raw(f"shufflevector {vector} {first}, {vector} poison, <{k.width} x i32> zeroinitializer", "i8" if kind == "i1" else kind)
+    v = e.raw(
+        f"shufflevector {vector} {first}, {vector} poison, <{k.width} x i32> zeroinitializer",
+        "i8" if kind == "i1" else kind,
+    )
     return e.cast(v, "i1") if kind == "i1" else v
 
 
@@ -351,7 +263,11 @@ def driver(operands: list[str], symbol: str, checked: bool = False) -> str:
     out.append(load_word.format("inner", n) + load_word.format("dims", n + 1))
     for i, kind in enumerate(operands):
         memory = _memory(kind)
-        out.append(load_word.format(f"a{i}", i) + load_word.format(f"o{i}", n + 2 + i) + load_word.format(f"s{i}", 2 * n + 2 + i))
+        out.append(
+            load_word.format(f"a{i}", i)
+            + load_word.format(f"o{i}", n + 2 + i)
+            + load_word.format(f"s{i}", 2 * n + 2 + i)
+        )
         out.append(f"  %q{i} = inttoptr i64 %a{i} to ptr\n  %p{i} = getelementptr {memory}, ptr %q{i}, i64 %o{i}\n")
     strides = ", ".join(f"i64 %s{i}" for i in range(n))
     flat = ", ".join(f"ptr %p{i}" for i in range(n))
@@ -377,11 +293,15 @@ axis:
 """)
     for i in range(n):
         out.append(f"  %f{i} = phi i64 [0, %rows], [%f{i}n, %axis]\n")
-    out.append("  %xp = getelementptr i64, ptr %extents, i64 %d\n  %x = load i64, ptr %xp, align 8\n"
-               "  %left1 = udiv i64 %left, %x\n  %lm = mul i64 %left1, %x\n  %at = sub i64 %left, %lm\n")
+    out.append(
+        "  %xp = getelementptr i64, ptr %extents, i64 %d\n  %x = load i64, ptr %xp, align 8\n"
+        "  %left1 = udiv i64 %left, %x\n  %lm = mul i64 %left1, %x\n  %at = sub i64 %left, %lm\n"
+    )
     for i in range(n):
-        out.append(f"  %b{i} = mul i64 %dims, {i}\n  %c{i} = add i64 %b{i}, %d\n  %tp{i} = getelementptr i64, ptr %steps, i64 %c{i}\n"
-                   f"  %t{i} = load i64, ptr %tp{i}, align 8\n  %m{i} = mul i64 %at, %t{i}\n  %f{i}n = add i64 %f{i}, %m{i}\n")
+        out.append(
+            f"  %b{i} = mul i64 %dims, {i}\n  %c{i} = add i64 %b{i}, %d\n  %tp{i} = getelementptr i64, ptr %steps, i64 %c{i}\n"
+            f"  %t{i} = load i64, ptr %tp{i}, align 8\n  %m{i} = mul i64 %at, %t{i}\n  %f{i}n = add i64 %f{i}, %m{i}\n"
+        )
     out.append("  %d1 = sub i64 %d, 1\n  %up = icmp sge i64 %d1, 0\n  br i1 %up, label %axis, label %call\ncall:\n")
     for i, kind in enumerate(operands):
         out.append(f"  %w{i} = getelementptr {_memory(kind)}, ptr %p{i}, i64 %f{i}n\n")
@@ -439,8 +359,16 @@ def aligned(x: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True))
 
 
-def steps(outputs: tuple[ex.Node, ...], ins: tuple[Layout, ...], outs: tuple[Layout, ...], compute: DType, *,
-          truths: tuple[int, ...] = (), places: tuple[int, ...] | None = None, offsets: tuple[int, ...] = ()) -> tuple[Step, ...]:
+def steps(
+    outputs: tuple[ex.Node, ...],
+    ins: tuple[Layout, ...],
+    outs: tuple[Layout, ...],
+    compute: DType,
+    *,
+    truths: tuple[int, ...] = (),
+    places: tuple[int, ...] | None = None,
+    offsets: tuple[int, ...] = (),
+) -> tuple[Step, ...]:
     """The step that walks `ins`, broadcast to the shape of `outs`, and writes `outs`.
 
     `places` are the operands' positions in the launch (0, 1, … if not given), `offsets` their first elements.
@@ -456,7 +384,14 @@ def steps(outputs: tuple[ex.Node, ...], ins: tuple[Layout, ...], outs: tuple[Lay
         "s" if (s == 0 and i < count) else "v" if s == 1 or inner == 1 else "g" for i, s in enumerate(inner_strides)
     )
     kernel = address(outputs, tuple(x.dtype for x in ins), compute, tuple(x.dtype for x in outs), moves, truths)
-    words = (inner, len(extents), *(offsets or (0,) * len(operands)), *inner_strides, *extents, *(t for s in strides for t in s))
+    words = (
+        inner,
+        len(extents),
+        *(offsets or (0,) * len(operands)),
+        *inner_strides,
+        *extents,
+        *(t for s in strides for t in s),
+    )
     places = places if places is not None else tuple(range(len(operands)))
     cost = 1 + sum(4 for n in ex.walk(outputs) if n.kind in ex.MATH)
     if not extents:

@@ -5,6 +5,7 @@ of one element type, so a kernel that mixes float32 and int64 mixes <16 x float>
 wide ones over registers. No pass manager runs on the text: what is emitted is what is selected, so each method writes
 the instructions it wants and folds nothing later.
 """
+
 from __future__ import annotations
 
 import struct

@@ -1,4 +1,5 @@
 """Outputs made from a few numbers, and block copies: full, arange, eye, tri, concatenate, pad."""
+
 from __future__ import annotations
 
 from math import prod

@@ -5,6 +5,7 @@ anything is read or written there. The adding kernels split the work by outer it
 indices: each output element is added up by one thread in the order of the indices, so the sum is the same for any
 number of threads.
 """
+
 from __future__ import annotations
 
 from math import prod

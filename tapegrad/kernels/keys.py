@@ -4,6 +4,7 @@ A float's bits, read as an integer, rise with its value where the sign bit is cl
 the other bits of negative numbers makes one rising order. NaN gets the top of the integer range, beyond infinity, or
 the bottom. Integers are their own keys.
 """
+
 from __future__ import annotations
 
 from ..dtypes import DType, bool_, float32, float64, int32, int64, uint8

@@ -8,6 +8,7 @@ Kernel ABI: `int32_t kernel(const int64_t *args, int64_t begin, int64_t end)`. `
 addresses, then the workspace's address if the step has one, then the static words. `begin..end` is a range of the
 kernel's independent items; disjoint ranges may run at the same time. The result is a code of `status.py`.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -33,7 +34,9 @@ class Step:
 
 Builder = Callable[[tuple[Layout, ...], tuple[Layout, ...], dict], tuple[Step, ...]]
 BUILDERS: dict[str, Builder] = {}
-ACCEPTS: dict[str, Callable[[Layout], bool]] = {}  # which input layouts a builder takes; those in C order where nothing is said
+ACCEPTS: dict[
+    str, Callable[[Layout], bool]
+] = {}  # which input layouts a builder takes; those in C order where nothing is said
 
 
 def kernel(*names: str, accepts: Callable[[Layout], bool] | None = None) -> Callable[[Builder], Builder]:

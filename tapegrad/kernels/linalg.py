@@ -4,6 +4,7 @@ LAPACK reads column-major, so a row-major A reaches it as its transpose. `solve`
 and then A x = b is U^T y = b, L^T z = y, x = P z: two triangular solves on row-major b in place, and no matrix is
 transposed.
 """
+
 from __future__ import annotations
 
 import math

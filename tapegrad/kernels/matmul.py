@@ -4,6 +4,7 @@ A transposed view goes to BLAS as it is (`matmul_accepts` says which views do). 
 is up to 8 times faster there than gemm (1024 x 1024 float32: 52 against 200-420 µs). There is no kernel of our own for
 small matrices: cblas_sgemm takes 40-48 ns for 8 x 8 x 8 (100 ns without AVX-512), a register tile in its place 35-38.
 """
+
 from __future__ import annotations
 
 from itertools import product
@@ -58,11 +59,34 @@ def matmul_accepts(x: Layout) -> bool:
     return x.ndim >= 2 and as_operand(x) is not None
 
 
-@skeleton("a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, "
-          "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, "
-          "b_inner: int")
-def matmul_rows(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, a_start, b_start, c_start, inner, a_outer, a_inner, b_outer,
-                b_inner, begin, end):
+@skeleton(
+    "a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, "
+    "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, "
+    "b_inner: int"
+)
+def matmul_rows(
+    a,
+    b,
+    c,
+    sgemm,
+    ta,
+    tb,
+    m,
+    n,
+    k,
+    lda,
+    ldb,
+    a_start,
+    b_start,
+    c_start,
+    inner,
+    a_outer,
+    a_inner,
+    b_outer,
+    b_inner,
+    begin,
+    end,
+):
     """C = A B for the rows begin..end of C, counted through all batches."""
     row = begin
     while row < end:
@@ -79,8 +103,10 @@ def matmul_rows(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, a_start, b_start, c_s
     return 0
 
 
-@skeleton("a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, "
-          "a_start: int, b_start: int, c_start: int")
+@skeleton(
+    "a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, "
+    "a_start: int, b_start: int, c_start: int"
+)
 def matmul_columns(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, a_start, b_start, c_start, begin, end):
     """C = A B for the columns begin..end of one C with few rows."""
     skip = begin if tb == 111 else begin * ldb
@@ -90,12 +116,32 @@ def matmul_columns(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, a_start, b_start, 
     return 0
 
 
-@skeleton("a: *T, x: *T, y: *T, sgemv: address, ta: int, m: int, k: int, lda: int, step: int, a_start: int, "
-          "x_start: int, "
-          "y_start: int, inner: int, a_outer: int, a_inner: int, x_outer: int, x_inner: int")
-def matrix_vector(a, x, y, sgemv, ta, m, k, lda, step, a_start, x_start, y_start, inner, a_outer, a_inner, x_outer,
-                  x_inner,
-                  begin, end):
+@skeleton(
+    "a: *T, x: *T, y: *T, sgemv: address, ta: int, m: int, k: int, lda: int, step: int, a_start: int, "
+    "x_start: int, "
+    "y_start: int, inner: int, a_outer: int, a_inner: int, x_outer: int, x_inner: int"
+)
+def matrix_vector(
+    a,
+    x,
+    y,
+    sgemv,
+    ta,
+    m,
+    k,
+    lda,
+    step,
+    a_start,
+    x_start,
+    y_start,
+    inner,
+    a_outer,
+    a_inner,
+    x_outer,
+    x_inner,
+    begin,
+    end,
+):
     """y = A x, A being m x k as seen through `ta`, for the elements begin..end of all batches' y."""
     row = begin
     while row < end:
@@ -115,11 +161,33 @@ def matrix_vector(a, x, y, sgemv, ta, m, k, lda, step, a_start, x_start, y_start
     return 0
 
 
-@skeleton("a: *T, b: *T, c: *T, m: int, n: int, k: int, a_row: int, a_column: int, b_row: int, b_column: int, "
-          "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, "
-          "b_inner: int")
-def matmul_loop(a, b, c, m, n, k, a_row, a_column, b_row, b_column, a_start, b_start, c_start, inner, a_outer, a_inner,
-                b_outer, b_inner, begin, end):
+@skeleton(
+    "a: *T, b: *T, c: *T, m: int, n: int, k: int, a_row: int, a_column: int, b_row: int, b_column: int, "
+    "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, "
+    "b_inner: int"
+)
+def matmul_loop(
+    a,
+    b,
+    c,
+    m,
+    n,
+    k,
+    a_row,
+    a_column,
+    b_row,
+    b_column,
+    a_start,
+    b_start,
+    c_start,
+    inner,
+    a_outer,
+    a_inner,
+    b_outer,
+    b_inner,
+    begin,
+    end,
+):
     """C = A B for the rows begin..end through all batches, by a loop that wraps around on overflow."""
     for row in range(begin, end):
         batch = row // m
@@ -259,6 +327,6 @@ def integer_steps(out: Layout, left: Operand, right: Operand, lead: Batches, siz
     extent = lead.products * m
     least = grain(extent, 16 * n * k)  # an integer step costs about 8 times a float one
     return tuple(
-        Step(code, (0, 1, 2), (*words, x, y, i * extent * n, *lead.inmost()), extent,
-             least) for i, x, y in lead.starts()
+        Step(code, (0, 1, 2), (*words, x, y, i * extent * n, *lead.inmost()), extent, least)
+        for i, x, y in lead.starts()
     )

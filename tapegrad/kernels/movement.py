@@ -1,4 +1,5 @@
 """Builders of ops that place elements: strided writes through the elementwise generator."""
+
 from __future__ import annotations
 
 from ..layouts import Layout, layout

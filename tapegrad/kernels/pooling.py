@@ -1,4 +1,5 @@
 """Pooling over windows of images, NCHW. Planes are independent, and a plane is walked one output row at a time."""
+
 from __future__ import annotations
 
 from ..layouts import Layout
@@ -33,9 +34,11 @@ def larger(best, at, value, where):
     return value if better else best, where if better else at
 
 
-@skeleton("x: *T, out: *int64, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
-          "dh: int, "
-          "dw: int, top: int, left: int")
+@skeleton(
+    "x: *T, out: *int64, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
+    "dh: int, "
+    "dw: int, top: int, left: int"
+)
 def max_positions(x, out, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, begin, end):
     """For the planes begin..end, where the maximum of each window lies; the first of equals, NaN before all.
 
@@ -69,9 +72,11 @@ def max_positions(x, out, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, t
     return 0
 
 
-@skeleton("x: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
-          "top: int, "
-          "bottom: int, left: int, right: int, padded: int")
+@skeleton(
+    "x: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
+    "top: int, "
+    "bottom: int, left: int, right: int, padded: int"
+)
 def window_means(x, out, height, width, out_h, out_w, kh, kw, sh, sw, top, bottom, left, right, padded, begin, end):
     """The mean of each window of the planes begin..end; `padded`: the zeros around the image count as elements."""
     for plane in range(begin, end):
@@ -106,9 +111,11 @@ def share(tall, s, width, kw, sw, left, right, padded):
     return T(1) / T(count) if count > 0 else T(0)
 
 
-@skeleton("g: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
-          "top: int, "
-          "bottom: int, left: int, right: int, padded: int")
+@skeleton(
+    "g: *T, out: *T, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
+    "top: int, "
+    "bottom: int, left: int, right: int, padded: int"
+)
 def spread_means(g, out, height, width, out_h, out_w, kh, kw, sh, sw, top, bottom, left, right, padded, begin, end):
     """The transpose of `window_means`: each window's gradient, shared among its elements."""
     for plane in range(begin, end):

@@ -3,6 +3,7 @@
 A backend is an object with `prepare(op, ins, attrs) -> Prepared`; one is chosen by the device of the inputs. `CPU` compiles;
 `reference.py` computes the same with NumPy and is the oracle of the tests.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -81,7 +82,9 @@ def device_of(op: Op, ins: tuple[Layout, ...]) -> str:
     device = ins[0].device
     for x in ins:
         if x.device != device:
-            raise DtypeError(f"{op.name}: inputs are on {sorted({x.device for x in ins})}; bring them to one device with .to(device)")
+            raise DtypeError(
+                f"{op.name}: inputs are on {sorted({x.device for x in ins})}; bring them to one device with .to(device)"
+            )
     return device
 
 
@@ -103,7 +106,9 @@ class CPU:
         plain = tuple(layout(x.shape, x.dtype, None, x.device) if i in copies else x for i, x in enumerate(ins))
         builder = op.kernel or BUILDERS.get(op.builder)
         if builder is None:
-            raise KernelError(f"{op.name} has no CPU kernel; register one with @kernel({op.name!r}) or give the op a kernel")
+            raise KernelError(
+                f"{op.name} has no CPU kernel; register one with @kernel({op.name!r}) or give the op a kernel"
+            )
         return Prepared(outs, tuple(builder(plain, outs, attrs)), copies)
 
     def _elementwise(self, op: Op, ins, outs, compute) -> Prepared:

@@ -6,6 +6,7 @@ The state is (seed, offset): the key and the upper half of the counter. The lowe
 so an element is always computed by the same instructions, and no split changes its last bit. Words are held in int64:
 the product of two of them keeps its low 64 bits there, and Numba would turn uint64 beside int64 into float64.
 """
+
 from __future__ import annotations
 
 from math import sqrt

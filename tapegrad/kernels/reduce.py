@@ -3,6 +3,7 @@
 Axes of one kind that lie side by side are merged, then the last group decides: reduced, it is walked in rows, kept, in
 strips of columns (`reduce_loops.py`). A reduction is a monoid bound to those loops, and here is their table.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

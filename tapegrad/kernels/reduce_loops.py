@@ -7,6 +7,7 @@ Sums are blocked in three levels, so that the rounding error grows with about n*
 The axes in front of the loop come as up to four kept ones (sizes k2.. and strides s1..; the first needs no size) and up
 to four reduced ones (sizes r1.. and strides t1..).
 """
+
 from __future__ import annotations
 
 from .language import A, TypeVar, inline, offset

@@ -217,6 +217,12 @@ def cross_entropy(logits, target, outs, ignore_index):
     return np.where(counted, losses, 0.0)
 
 
+@reference
+def cross_entropy_slope(logits, target, g, outs, ignore_index):
+    share = np.exp(log_softmax(logits, outs, 1)) - (target[:, None] == np.arange(logits.shape[1]))
+    return np.where(target[:, None] != ignore_index, g[:, None] * share, 0.0)
+
+
 def _windows(size, kernel, stride, dilation=(1, 1)) -> Iterator[tuple[int, int, tuple]]:
     """For each place (i, j) in a window: the padded image's elements that it meets, one for each of `size` windows."""
     for i in range(kernel[0]):

@@ -4,6 +4,7 @@ A kernel's call costs about 0.3 µs from Python. Small kernels keep the interpre
 they do), large ones let it go. Handing work to another Python thread costs 25 to 80 µs (measured: an add of 16 K float32
 takes 6 µs on one thread, 30 on two; of 1 M, 155 and 130), so a step is split only when every thread gets `WORTH` grains.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -76,6 +77,11 @@ def pieces(step: Step) -> int:
     return max(1, min(get_num_threads(), step.extent // (WORTH * step.grain)))
 
 
+def can_split(step: Step) -> bool:
+    """True where the step is large enough for two threads, however many there are."""
+    return step.grain > 0 and step.extent >= 2 * WORTH * step.grain
+
+
 class Ready:
     """A step with its static words packed and its kernel at hand."""
 
@@ -87,7 +93,7 @@ class Ready:
         self.pack = words(len(step.operands) + (step.workspace > 0)).pack
         self.static = words(len(step.static)).pack(*step.static)
         self.kernel = function(step.address, False)
-        self.splits = step.grain > 0 and step.extent >= 2 * WORTH * step.grain
+        self.splits = can_split(step)
 
     def run(self, addresses: list[int], workspace: Callable[[int], int]) -> int:
         """Run on operands at `addresses`; the status. `workspace(nbytes)` gives the address of scratch memory."""
@@ -115,7 +121,7 @@ class Ready:
         except RuntimeError:  # the interpreter is ending and starts no more work: the rest is done here
             pass
         try:
-            statuses = [self.kernel(*call) for call in (calls[0], *calls[1 + len(futures):])]
+            statuses = [self.kernel(*call) for call in (calls[0], *calls[1 + len(futures) :])]
             statuses += [f.result() for f in futures]
         finally:  # an interrupt must not free buffers that a thread still writes
             if not all(f.done() for f in futures):

@@ -3,6 +3,7 @@
 The place of an extremum is found in two looks: the greatest key of each block (vectorised), and then the first element
 of the best block that has it. NaN wins, as in NumPy.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -3,6 +3,7 @@
 Along the last axis a row is read twice (maximum, exponentials) and scaled in place; along another axis, strips of
 columns go side by side. A row with +inf, or of -inf only, gives NaN, as in PyTorch.
 """
+
 from __future__ import annotations
 
 from math import inf, prod
@@ -111,6 +112,27 @@ def cross_entropy_rows(x, target, y, classes, ignored, begin, end):
     return 0
 
 
+@skeleton("x: *T, target: *I, g: *T, y: *T, classes: int, ignored: int")
+def cross_entropy_slope_rows(x, target, g, y, classes, ignored, begin, end):
+    """y[o] = g[o] · (softmax(x[o, :classes]) - one_hot(target[o])); zeros where the target is the one to ignore."""
+    for o in range(begin, end):
+        t = target[o]
+        row = offset(x, o * classes)
+        out = offset(y, o * classes)
+        if t == ignored:
+            for i in range(classes):
+                out[i] = T(0)
+            continue
+        if t < 0 or t >= classes:
+            return INDEX
+        top = float_of(reduce_row(row, classes, T(0)))
+        scale = g[o] / sum_of_exp(row, out, classes, top, True)
+        for i in range(classes):
+            out[i] = out[i] * scale
+        out[t] = out[t] - g[o]
+    return 0
+
+
 def _row_maximum(dtype: DType) -> dict:
     bound = extremum(dtype, largest=True)
     return {name: value for name, value in bound.items() if name not in ("R", "finish")}
@@ -147,3 +169,10 @@ def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[S
     address = cross_entropy_rows.address(I=ins[1].dtype, **_row_maximum(ins[0].dtype))
     ignored = attrs.get("ignore_index", -100)
     return (Step(address, (0, 1, 2), (classes, ignored), count, grain_of(classes * EXP_COST)),)
+
+
+@kernel("cross_entropy_slope")
+def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
+    count, classes = ins[0].shape
+    address = cross_entropy_slope_rows.address(I=ins[1].dtype, **_row_maximum(ins[0].dtype))
+    return (Step(address, (0, 1, 2, 3), (classes, attrs["ignore_index"]), count, grain_of(classes * EXP_COST)),)

@@ -3,6 +3,7 @@
 Values become integer keys in the wanted order (`keys.py`), so both sorts only know int64 keys and their places. The
 radix sort goes byte by byte from the least significant one and leaves out bytes that are the same in all keys.
 """
+
 from __future__ import annotations
 
 from math import prod

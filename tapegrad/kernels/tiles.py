@@ -8,6 +8,7 @@ convolution reads its image in place and no im2col copy is written.
 
 Imported only to compile: this module imports Numba.
 """
+
 from __future__ import annotations
 
 from llvmlite import ir

@@ -1,4 +1,5 @@
 """Activations: elementwise ops with names of their own in neural networks."""
+
 from __future__ import annotations
 
 import math
@@ -53,8 +54,10 @@ def gelu_tanh(x):
     return 0.5 * x * (1.0 + math.tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)))
 
 
-@composite(reference=lambda x, approximate="none": gelu_erf.reference(x) if approximate == "none" else gelu_tanh.reference(x),
-           samples=[dict(shapes=((3, 4),)), dict(shapes=((5,),), attrs=dict(approximate="tanh"))])
+@composite(
+    reference=lambda x, approximate="none": gelu_erf.reference(x) if approximate == "none" else gelu_tanh.reference(x),
+    samples=[dict(shapes=((3, 4),)), dict(shapes=((5,),), attrs=dict(approximate="tanh"))],
+)
 def gelu(x, approximate="none"):
     """x times the normal distribution function of x; approximate="tanh" is the cheaper form."""
     if approximate not in ("none", "tanh"):

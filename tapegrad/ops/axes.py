@@ -1,4 +1,5 @@
 """Axis arguments: checked, non-negative, in order."""
+
 from __future__ import annotations
 
 import operator

@@ -1,4 +1,5 @@
 """Comparisons, logic, and tests for nan and inf: elementwise ops that give truth values."""
+
 from __future__ import annotations
 
 import numpy as np

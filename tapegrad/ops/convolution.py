@@ -2,6 +2,7 @@
 
 Three kernels are each other's gradients: the convolution, its transpose in the images, its transpose in the filters.
 """
+
 from __future__ import annotations
 
 import operator
@@ -28,7 +29,10 @@ def conv_kernel(x: Tensor, w: Tensor, stride, padding, dilation, groups):
 
 @conv_kernel.shape
 def _(x, w, stride, padding, dilation, groups):
-    size = tuple(out_length(n, k, s, p, d) for n, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True))
+    size = tuple(
+        out_length(n, k, s, p, d)
+        for n, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)
+    )
     return (x.shape[0], w.shape[0], *size), x.dtype
 
 
@@ -45,7 +49,13 @@ def _(g, y, x, w, **how):
 @primitive(public=False, builder="conv2d_input")
 def conv_input(g: Tensor, w: Tensor, input_size, stride, padding, dilation, groups):
     """The transpose of conv_kernel with respect to its images."""
-    return (g, w), {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "input_size": input_size}
+    return (g, w), {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "input_size": input_size,
+    }
 
 
 @conv_input.shape
@@ -66,7 +76,13 @@ def _(g, y, h, w, input_size, **how):
 @primitive(public=False, builder="conv2d_weight")
 def conv_weight(x: Tensor, g: Tensor, kernel_size, stride, padding, dilation, groups):
     """The transpose of conv_kernel with respect to its filters."""
-    return (x, g), {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "kernel_size": kernel_size}
+    return (x, g), {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "kernel_size": kernel_size,
+    }
 
 
 @conv_weight.shape
@@ -100,12 +116,18 @@ def _padding(padding, kernel, stride, dilation, op_name: str):
 def _conv_checked(x, w, bias, groups, op_name: str, axes: int, transposed: bool = False):
     """Shapes and dtypes that fit, or a sentence."""
     if w.ndim != axes or x.ndim not in (axes - 1, axes):
-        raise ShapeError(f"{op_name}: input has shape {x.shape} and weight {w.shape}; wanted {axes} axes each (batch and channels first)")
+        raise ShapeError(
+            f"{op_name}: input has shape {x.shape} and weight {w.shape}; wanted {axes} axes each (batch and channels first)"
+        )
     if groups < 1 or w.shape[0] % groups or x.shape[-axes + 1] % groups:
-        raise ShapeError(f"{op_name}: groups is {groups}; it must divide {x.shape[-axes + 1]} input channels and {w.shape[0]} filters")
+        raise ShapeError(
+            f"{op_name}: groups is {groups}; it must divide {x.shape[-axes + 1]} input channels and {w.shape[0]} filters"
+        )
     channels = w.shape[0] if transposed else w.shape[1] * groups
     if x.shape[-axes + 1] != channels:
-        raise ShapeError(f"{op_name}: input {x.shape} has {x.shape[-axes + 1]} channels, weight {w.shape} with {groups} groups wants {channels}")
+        raise ShapeError(
+            f"{op_name}: input {x.shape} has {x.shape[-axes + 1]} channels, weight {w.shape} with {groups} groups wants {channels}"
+        )
     filters = w.shape[1] * groups if transposed else w.shape[0]
     if bias is not None and bias.shape != (filters,):
         raise ShapeError(f"{op_name}: bias has shape {bias.shape}, wanted ({filters},)")
@@ -119,12 +141,17 @@ def _conv_reference(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     kh, kw = (d[i] * (w.shape[2 + i] - 1) + 1 for i in range(2))
     win = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), (2, 3))[:, :, :: s[0], :: s[1], :: d[0], :: d[1]]
     parts = np.split(win, groups, 1)
-    out = np.concatenate([np.einsum("nchwij,ocij->nohw", q, f) for q, f in zip(parts, np.split(w, groups), strict=True)], 1)
+    out = np.concatenate(
+        [np.einsum("nchwij,ocij->nohw", q, f) for q, f in zip(parts, np.split(w, groups), strict=True)], 1
+    )
     return out if b is None else out + b[:, None, None]
 
 
-_CONV2D = [dict(shapes=((2, 3, 5, 4), (4, 3, 3, 2), (4,))), dict(shapes=((1, 4, 6, 6), (4, 2, 3, 3)), attrs=dict(stride=2, padding=1, groups=2)),
-           dict(shapes=((2, 2, 7, 6), (3, 2, 2, 2)), attrs=dict(dilation=(2, 1), padding=(0, 1)))]
+_CONV2D = [
+    dict(shapes=((2, 3, 5, 4), (4, 3, 3, 2), (4,))),
+    dict(shapes=((1, 4, 6, 6), (4, 2, 3, 3)), attrs=dict(stride=2, padding=1, groups=2)),
+    dict(shapes=((2, 2, 7, 6), (3, 2, 2, 2)), attrs=dict(dilation=(2, 1), padding=(0, 1))),
+]
 
 
 @composite(namespace="nn", reference=_conv_reference, samples=_CONV2D)
@@ -142,7 +169,9 @@ def conv2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilati
     padding = _padding(padding, weight.shape[2:], stride, dilation, "conv2d")
     for n, k, p, d in zip(input.shape[2:], weight.shape[2:], padding, dilation, strict=True):
         if n + p[0] + p[1] < d * (k - 1) + 1:
-            raise ShapeError(f"conv2d: filters of {weight.shape[2:]} (dilation {dilation}) do not fit into images of {input.shape[2:]} with padding {padding}")
+            raise ShapeError(
+                f"conv2d: filters of {weight.shape[2:]} (dilation {dilation}) do not fit into images of {input.shape[2:]} with padding {padding}"
+            )
     out = conv_kernel(input, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if bias is not None:
         out = out + reshape(bias, (-1, 1, 1))
@@ -162,8 +191,16 @@ def single(value):
     return (operator.index(value[0] if isinstance(value, tuple | list) else value),)
 
 
-@composite(namespace="nn", reference=lambda x, w, b=None, stride=1, padding=0, dilation=1, groups=1: _conv_reference(x[:, :, None], w[:, :, None], b, (1, stride), (0, padding), (1, dilation), groups)[:, :, 0],
-           samples=[dict(shapes=((2, 3, 7), (4, 3, 3), (4,)), attrs=dict(stride=2, padding=1)), dict(shapes=((1, 4, 6), (2, 2, 2)), attrs=dict(groups=2))])
+@composite(
+    namespace="nn",
+    reference=lambda x, w, b=None, stride=1, padding=0, dilation=1, groups=1: _conv_reference(
+        x[:, :, None], w[:, :, None], b, (1, stride), (0, padding), (1, dilation), groups
+    )[:, :, 0],
+    samples=[
+        dict(shapes=((2, 3, 7), (4, 3, 3), (4,)), attrs=dict(stride=2, padding=1)),
+        dict(shapes=((1, 4, 6), (2, 2, 2)), attrs=dict(groups=2)),
+    ],
+)
 def conv1d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Cross-correlation of sequences (N, C, L) with filters (O, C/groups, K), plus a bias (O,)."""
     bias = _bias(bias, "conv1d")
@@ -178,19 +215,40 @@ def _transpose_reference(x, w, b=None, stride=1, padding=0, output_padding=0, gr
     s, p, d, e = (v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation, output_padding))
     n, c, h, wd = x.shape
     kh, kw = w.shape[2:]
-    full = np.zeros((n, w.shape[1] * groups, (h - 1) * s[0] + d[0] * (kh - 1) + 1 + e[0], (wd - 1) * s[1] + d[1] * (kw - 1) + 1 + e[1]))
+    full = np.zeros(
+        (
+            n,
+            w.shape[1] * groups,
+            (h - 1) * s[0] + d[0] * (kh - 1) + 1 + e[0],
+            (wd - 1) * s[1] + d[1] * (kw - 1) + 1 + e[1],
+        )
+    )
     cg, og = c // groups, w.shape[1]
     for k in range(groups):
         for i in range(kh):
             for j in range(kw):
-                part = np.einsum("nchw,co->nohw", x[:, k * cg:(k + 1) * cg], w[k * cg:(k + 1) * cg, :, i, j])
-                full[:, k * og:(k + 1) * og, i * d[0]: i * d[0] + h * s[0]: s[0], j * d[1]: j * d[1] + wd * s[1]: s[1]] += part[:, :, :, :]
-    out = full[:, :, p[0]: full.shape[2] - p[0], p[1]: full.shape[3] - p[1]]
+                part = np.einsum("nchw,co->nohw", x[:, k * cg : (k + 1) * cg], w[k * cg : (k + 1) * cg, :, i, j])
+                full[
+                    :,
+                    k * og : (k + 1) * og,
+                    i * d[0] : i * d[0] + h * s[0] : s[0],
+                    j * d[1] : j * d[1] + wd * s[1] : s[1],
+                ] += part[:, :, :, :]
+    out = full[:, :, p[0] : full.shape[2] - p[0], p[1] : full.shape[3] - p[1]]
     return out if b is None else out + b[:, None, None]
 
 
-@composite(namespace="nn", reference=_transpose_reference, samples=[dict(shapes=((2, 3, 4, 3), (3, 2, 3, 2), (2,))), dict(shapes=((1, 4, 3, 3), (4, 1, 3, 3)), attrs=dict(stride=2, padding=1, output_padding=1, groups=2))])
-def conv_transpose2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+@composite(
+    namespace="nn",
+    reference=_transpose_reference,
+    samples=[
+        dict(shapes=((2, 3, 4, 3), (3, 2, 3, 2), (2,))),
+        dict(shapes=((1, 4, 3, 3), (4, 1, 3, 3)), attrs=dict(stride=2, padding=1, output_padding=1, groups=2)),
+    ],
+)
+def conv_transpose2d(
+    input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+):
     """The transpose of conv2d: images (N, C, H, W), filters (C, O/groups, KH, KW). Upsamples by `stride`."""
     bias = _bias(bias, "conv_transpose2d")
     input, weight = _conv_checked(input, weight, bias, groups, "conv_transpose2d", 4, transposed=True)
@@ -198,23 +256,53 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding
     if single:
         input = expand_dims(input, 0)
     stride, dilation = pair(stride, "conv_transpose2d", "stride", 1), pair(dilation, "conv_transpose2d", "dilation", 1)
-    padding, extra = pair(padding, "conv_transpose2d", "padding"), pair(output_padding, "conv_transpose2d", "output_padding")
+    padding, extra = (
+        pair(padding, "conv_transpose2d", "padding"),
+        pair(output_padding, "conv_transpose2d", "output_padding"),
+    )
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
-        raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than stride {stride} or dilation {dilation}")
-    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e
-                 for n, s, p, d, k, e in zip(input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True))
+        raise ShapeError(
+            f"conv_transpose2d: output_padding {extra} must be smaller than stride {stride} or dilation {dilation}"
+        )
+    size = tuple(
+        (n - 1) * s - 2 * p + d * (k - 1) + 1 + e
+        for n, s, p, d, k, e in zip(input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True)
+    )
     if min(size) < 1:
         raise ShapeError(f"conv_transpose2d: the result would have size {size}; use less padding")
-    out = conv_input(input, weight, input_size=size, stride=stride, padding=tuple((p, p) for p in padding), dilation=dilation, groups=groups)
+    out = conv_input(
+        input,
+        weight,
+        input_size=size,
+        stride=stride,
+        padding=tuple((p, p) for p in padding),
+        dilation=dilation,
+        groups=groups,
+    )
     if bias is not None:
         out = out + reshape(bias, (-1, 1, 1))
     return squeeze(out, 0) if single else out
 
 
-@composite(namespace="nn", reference=lambda x, w, b=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1: _transpose_reference(x[:, :, None], w[:, :, None], b, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))[:, :, 0],
-           samples=[dict(shapes=((2, 3, 4), (3, 2, 3), (2,)), attrs=dict(stride=2))])
-def conv_transpose1d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+@composite(
+    namespace="nn",
+    reference=lambda x, w, b=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1: _transpose_reference(
+        x[:, :, None], w[:, :, None], b, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation)
+    )[:, :, 0],
+    samples=[dict(shapes=((2, 3, 4), (3, 2, 3), (2,)), attrs=dict(stride=2))],
+)
+def conv_transpose1d(
+    input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+):
     """The transpose of conv1d: sequences (N, C, L), filters (C, O/groups, K)."""
-    made = conv_transpose2d(expand_dims(input, -2), expand_dims(weight, -2), bias, (1, *single(stride)), (0, *single(padding)),
-                            (0, *single(output_padding)), groups, (1, *single(dilation)))
+    made = conv_transpose2d(
+        expand_dims(input, -2),
+        expand_dims(weight, -2),
+        bias,
+        (1, *single(stride)),
+        (0, *single(padding)),
+        (0, *single(output_padding)),
+        groups,
+        (1, *single(dilation)),
+    )
     return squeeze(made, -2)

@@ -1,4 +1,5 @@
 """Ops that make tensors from numbers."""
+
 from __future__ import annotations
 
 import math
@@ -56,9 +57,8 @@ def arange(start, stop=None, step=1, dtype=None, device="cpu"):
 def _ramp(start, step, count: int, dtype, device: str):
     from .registry import _interpreter
 
-    number = int if dtype.kind in "iu" else np.float64
-    made = [astype(_interpreter.tensor(number(v), "arange", device), dtype) for v in (start, step)]
-    return ramp(*made, count=count)
+    number = int if dtype.kind in "iu" else float
+    return ramp(*(_interpreter.constant(number(v), dtype, device) for v in (start, step)), count=count)
 
 
 @composite(reference=np.linspace, samples=[])
@@ -89,13 +89,21 @@ def _(rows, columns, k, device):
     return (rows, columns), bool_
 
 
-@composite(method=True, reference=lambda x, k=0: np.tril(x, k), samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 3),), attrs=dict(k=-1))])
+@composite(
+    method=True,
+    reference=lambda x, k=0: np.tril(x, k),
+    samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 3),), attrs=dict(k=-1))],
+)
 def tril(x: Tensor, k=0):
     """x with everything above diagonal k of its last two axes set to 0."""
     return _triangle(x, k, "tril", False)
 
 
-@composite(method=True, reference=lambda x, k=0: np.triu(x, k), samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 3),), attrs=dict(k=1))])
+@composite(
+    method=True,
+    reference=lambda x, k=0: np.triu(x, k),
+    samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 3),), attrs=dict(k=1))],
+)
 def triu(x: Tensor, k=0):
     """x with everything below diagonal k of its last two axes set to 0."""
     return _triangle(x, k - 1, "triu", True)
@@ -124,4 +132,7 @@ def eye(n, m=None, k=0, dtype=None, device="cpu"):
         raise ShapeError(f"eye: {rows} × {columns} is not a matrix")
     from .comparison import logical_xor
 
-    return astype(logical_xor(tri(rows, columns, k, device), tri(rows, columns, k - 1, device)), as_dtype(dtype) if dtype is not None else DEFAULT)
+    return astype(
+        logical_xor(tri(rows, columns, k, device), tri(rows, columns, k - 1, device)),
+        as_dtype(dtype) if dtype is not None else DEFAULT,
+    )

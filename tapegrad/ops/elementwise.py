@@ -1,4 +1,5 @@
 """Elementwise ops: one scalar function each. Kernels, derivatives of every order and tests follow from it."""
+
 from __future__ import annotations
 
 import math
@@ -7,8 +8,8 @@ import numpy as np
 
 from .registry import composite, elementwise
 
-
 # arithmetic
+
 
 @elementwise(dtypes="arith", reference=np.add)
 def add(x, y):
@@ -34,13 +35,21 @@ def divide(x, y):
     return x / y
 
 
-@elementwise(dtypes="arith", reference=np.floor_divide, samples=[dict(values=((2.1, 2.4), (0.9, 1.0))), dict(values=((2.1, 2.4), (-1.0, -0.9)))])
+@elementwise(
+    dtypes="arith",
+    reference=np.floor_divide,
+    samples=[dict(values=((2.1, 2.4), (0.9, 1.0))), dict(values=((2.1, 2.4), (-1.0, -0.9)))],
+)
 def floor_divide(x, y):
     """The largest integer not above x / y. An integer divided by 0 gives 0, as in NumPy."""
     return x // y
 
 
-@elementwise(dtypes="arith", reference=np.remainder, samples=[dict(values=((2.1, 2.4), (0.9, 1.0))), dict(values=((2.1, 2.4), (-1.0, -0.9)))])
+@elementwise(
+    dtypes="arith",
+    reference=np.remainder,
+    samples=[dict(values=((2.1, 2.4), (0.9, 1.0))), dict(values=((2.1, 2.4), (-1.0, -0.9)))],
+)
 def remainder(x, y):
     """x - floor(x / y) * y, with the sign of y. An integer modulo 0 gives 0, as in NumPy."""
     return x % y
@@ -83,6 +92,7 @@ def reciprocal(x):
 
 
 # roots, exponentials, logarithms
+
 
 @elementwise(method=True, reference=np.sqrt, samples=[dict(domain=(0.1, 4.0))])
 def sqrt(x):
@@ -139,6 +149,7 @@ def log10(x):
 
 
 # trigonometric and hyperbolic
+
 
 @elementwise(method=True, reference=np.sin)
 def sin(x):
@@ -213,6 +224,7 @@ def erf(x):
 
 # extrema and rounding
 
+
 @elementwise(dtypes="keep", reference=np.maximum)
 def maximum(x, y):
     """The larger of x and y; nan where either is. Equal values share the gradient."""
@@ -225,7 +237,9 @@ def minimum(x, y):
     return min(x, y)
 
 
-@elementwise(dtypes="keep", public=False, reference=np.clip, samples=[dict(values=((-2.0, 2.0), (-1.0, -0.5), (0.5, 1.0)))])
+@elementwise(
+    dtypes="keep", public=False, reference=np.clip, samples=[dict(values=((-2.0, 2.0), (-1.0, -0.5), (0.5, 1.0)))]
+)
 def clip_both(x, low, high):
     """x limited to [low, high], to `high` where that is below `low`; the gradient passes where low <= x <= high, and goes to the limit elsewhere."""
     return x if (low <= x) & (x <= high) else min(max(x, low), high)
@@ -243,8 +257,11 @@ def clip_high(x, high):
     return x if x <= high else min(x, high)
 
 
-@composite(method=True, reference=lambda x, min=None, max=None: np.clip(x, min, max),
-           samples=[dict(shapes=((3, 4),), attrs=dict(min=-0.5, max=0.5)), dict(shapes=((5,),), attrs=dict(max=0.3))])
+@composite(
+    method=True,
+    reference=lambda x, min=None, max=None: np.clip(x, min, max),
+    samples=[dict(shapes=((3, 4),), attrs=dict(min=-0.5, max=0.5)), dict(shapes=((5,),), attrs=dict(max=0.3))],
+)
 def clip(x, min=None, max=None):
     """x limited to [min, max]; None leaves that side open. Inside, limits included, the gradient passes."""
     if min is not None and max is not None:

@@ -6,6 +6,7 @@ these graphs, and derivatives are graphs again, so every derivative of every ord
 Differentiation is forward, one input at a time: `d(select(c, a, b)) = select(c, da, db)`, so a branch that was not taken
 never multiplies its infinities into the result (`sqrt(x) if x > 0 else 0.0` has derivative 0 at 0, not nan).
 """
+
 from __future__ import annotations
 
 import math
@@ -42,6 +43,7 @@ class Node:
     def __repr__(self) -> str:
         return text((self,))
 
+    # fmt: off
     # operators, so that derivative rules read as formulas
     def __add__(self, other): return plus(self, as_node(other))
     def __radd__(self, other): return plus(as_node(other), self)
@@ -52,6 +54,7 @@ class Node:
     def __truediv__(self, other): return node("div", self, as_node(other))
     def __rtruediv__(self, other): return node("div", as_node(other), self)
     def __neg__(self): return const(-self.value) if self.kind == "const" else node("neg", self)
+    # fmt: on
 
 
 _nodes: dict[tuple, Node] = {}
@@ -96,19 +99,27 @@ def is_const(n: Node, value) -> bool:
 
 def plus(a: Node, b: Node) -> Node:
     """a + b, with structural zeros dropped. For derivatives only: it takes -0 + 0 for -0."""
-    if is_const(a, 0): return b
-    if is_const(b, 0): return a
-    if b.kind == "neg": return node("sub", a, b.args[0])
+    if is_const(a, 0):
+        return b
+    if is_const(b, 0):
+        return a
+    if b.kind == "neg":
+        return node("sub", a, b.args[0])
     return node("add", a, b)
 
 
 def times(a: Node, b: Node) -> Node:
     """a * b, with structural zeros and ones dropped. For derivatives only: a structural 0 times inf is 0."""
-    if is_const(a, 0) or is_const(b, 0): return const(0.0)
-    if is_const(a, 1): return b
-    if is_const(b, 1): return a
-    if is_const(a, -1): return -b
-    if is_const(b, -1): return -a
+    if is_const(a, 0) or is_const(b, 0):
+        return const(0.0)
+    if is_const(a, 1):
+        return b
+    if is_const(b, 1):
+        return a
+    if is_const(a, -1):
+        return -b
+    if is_const(b, -1):
+        return -a
     return node("mul", a, b)
 
 
@@ -211,7 +222,10 @@ def _extremum_partials(kind: str):
         tie = call("eq", a, b)
         half = const(0.5)  # ties share the gradient, as in PyTorch and JAX
         first = node(kind, a, b)
-        return select(tie, half, select(first, const(1.0), const(0.0))), select(tie, half, select(first, const(0.0), const(1.0)))
+        return select(tie, half, select(first, const(1.0), const(0.0))), select(
+            tie, half, select(first, const(0.0), const(1.0))
+        )
+
     return partials
 
 

@@ -1,6 +1,8 @@
 """Linear algebra: products, einsum, and `tg.linalg`."""
+
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
@@ -61,8 +63,14 @@ def _product_like(x, left, right):
     return run_with(matmul_kernel, (left, right))
 
 
-_MATMUL = [dict(shapes=((3, 4), (4, 2))), dict(shapes=((4,), (4,))), dict(shapes=((2, 3, 4), (4,))), dict(shapes=((4,), (2, 4, 3))),
-           dict(shapes=((2, 1, 3, 4), (5, 4, 2))), dict(shapes=((2, 3, 4), (4, 2)))]
+_MATMUL = [
+    dict(shapes=((3, 4), (4, 2))),
+    dict(shapes=((4,), (4,))),
+    dict(shapes=((2, 3, 4), (4,))),
+    dict(shapes=((4,), (2, 4, 3))),
+    dict(shapes=((2, 1, 3, 4), (5, 4, 2))),
+    dict(shapes=((2, 3, 4), (4, 2))),
+]
 
 
 @composite(reference=np.matmul, samples=_MATMUL, method=True)
@@ -74,22 +82,30 @@ def matmul(a: Tensor, b: Tensor):
         raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: wanted at least one axis each; use * for numbers")
     inner = b.shape[0] if b.ndim == 1 else b.shape[-2]
     if a.shape[-1] != inner:
-        raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: the last axis of the first ({a.shape[-1]}) and "
-                         f"{'the axis' if b.ndim == 1 else 'the last but one'} of the second ({inner}) must be equal; transpose one with .T?")
+        raise ShapeError(
+            f"matmul: shapes {a.shape} and {b.shape}: the last axis of the first ({a.shape[-1]}) and "
+            f"{'the axis' if b.ndim == 1 else 'the last but one'} of the second ({inner}) must be equal; transpose one with .T?"
+        )
     a, b = _same_dtype(a, b)
     left = expand_dims(a, 0) if a.ndim == 1 else a
     right = expand_dims(b, 1) if b.ndim == 1 else b
     if right.ndim == 2 and left.ndim > 2:  # one product of all rows instead of many small ones
-        flat = matmul_kernel(reshape(left, (-1 if left.size else 0, left.shape[-1])), right)
+        flat = matmul_kernel(reshape(left, (math.prod(left.shape[:-1]), left.shape[-1])), right)
         out = reshape(flat, (*left.shape[:-1], right.shape[-1]))
     else:
         out = matmul_kernel(left, right)
     if a.ndim == 1 or b.ndim == 1:
-        out = reshape(out, out.shape[:-2] + (() if a.ndim == 1 else (a.shape[-2],)) + (() if b.ndim == 1 else (b.shape[-1],)))
+        out = reshape(
+            out, out.shape[:-2] + (() if a.ndim == 1 else (a.shape[-2],)) + (() if b.ndim == 1 else (b.shape[-1],))
+        )
     return out
 
 
-@composite(reference=np.dot, samples=[dict(shapes=((4,), (4,))), dict(shapes=((2, 3), (3, 4))), dict(shapes=((2, 3), (5, 3, 4)))], method=True)
+@composite(
+    reference=np.dot,
+    samples=[dict(shapes=((4,), (4,))), dict(shapes=((2, 3), (3, 4))), dict(shapes=((2, 3), (5, 3, 4)))],
+    method=True,
+)
 def dot(a: Tensor, b: Tensor):
     """NumPy's dot: the inner product of vectors, the matrix product of matrices; the last axis of a with the last but one of b."""
     if a.ndim == 0 or b.ndim == 0:
@@ -102,7 +118,8 @@ def dot(a: Tensor, b: Tensor):
     if a.shape[-1] != inner:
         raise ShapeError(f"dot: shapes {a.shape} and {b.shape}: lengths {a.shape[-1]} and {inner} must be equal")
     front = permute(b, (b.ndim - 2, *range(b.ndim - 2), b.ndim - 1))
-    return reshape(matmul(reshape(a, (-1, inner)), reshape(front, (inner, -1))), a.shape[:-1] + rest)
+    flat = matmul(reshape(a, (math.prod(a.shape[:-1]), inner)), reshape(front, (inner, math.prod(rest))))
+    return reshape(flat, a.shape[:-1] + rest)
 
 
 @composite(reference=np.outer, samples=[dict(shapes=((3,), (4,)))])
@@ -111,7 +128,11 @@ def outer(a: Tensor, b: Tensor):
     return multiply(reshape(a, (-1, 1)), reshape(b, (1, -1)))
 
 
-@composite(method=True, reference=lambda x, offset=0: np.diagonal(x, offset), samples=[dict(shapes=((3, 3),)), dict(shapes=((3, 5),), attrs=dict(offset=1))])
+@composite(
+    method=True,
+    reference=lambda x, offset=0: np.diagonal(x, offset),
+    samples=[dict(shapes=((3, 3),)), dict(shapes=((3, 5),), attrs=dict(offset=1))],
+)
 def diagonal(x: Tensor, offset=0):
     """The diagonal of the last two axes' matrix; `offset` above 0 lies over the main one."""
     from .movement import slice_view
@@ -123,11 +144,21 @@ def diagonal(x: Tensor, offset=0):
     count = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
     flat = reshape(x, (*x.shape[:-2], rows * columns))
     lead = flat.ndim - 1
-    return slice_view(flat, (0,) * lead + (first if count else 0,), (*x.shape[:-2], count), (1,) * lead + (columns + 1,))
+    return slice_view(
+        flat, (0,) * lead + (first if count else 0,), (*x.shape[:-2], count), (1,) * lead + (columns + 1,)
+    )
 
 
-@composite(reference=np.einsum, samples=[dict(args=("ij,jk->ik",), shapes=((3, 4), (4, 2)), at=(1, 2)), dict(args=("bij,bjk,k->bi",), shapes=((2, 3, 4), (2, 4, 5), (5,)), at=(1, 2, 3)),
-                                         dict(args=("ii->i",), shapes=((3, 3),), at=(1,)), dict(args=("i...,i->...",), shapes=((3, 2), (3,)), at=(1, 2)), dict(args=("ij->j",), shapes=((3, 4),), at=(1,))])
+@composite(
+    reference=np.einsum,
+    samples=[
+        dict(args=("ij,jk->ik",), shapes=((3, 4), (4, 2)), at=(1, 2)),
+        dict(args=("bij,bjk,k->bi",), shapes=((2, 3, 4), (2, 4, 5), (5,)), at=(1, 2, 3)),
+        dict(args=("ii->i",), shapes=((3, 3),), at=(1,)),
+        dict(args=("i...,i->...",), shapes=((3, 2), (3,)), at=(1, 2)),
+        dict(args=("ij->j",), shapes=((3, 4),), at=(1,)),
+    ],
+)
 def einsum(subscripts, *operands):
     """Einstein summation, as in NumPy: "ij,jk->ik" is a matrix product. Letters, `...`, repeated letters, implicit output."""
     from .registry import _interpreter
@@ -156,7 +187,9 @@ def _einsum_terms(subscripts: str, tensors: list) -> tuple[list[list[str]], list
     if len(parts) != len(tensors):
         raise ShapeError(f"einsum: {subscripts!r} describes {len(parts)} operands, {len(tensors)} were given")
     spare = [c for c in string.ascii_letters[::-1] if c not in text]
-    dots = max([t.ndim - len(p.replace("...", "")) for p, t in zip(parts, tensors, strict=True) if "..." in p], default=0)
+    dots = max(
+        [t.ndim - len(p.replace("...", "")) for p, t in zip(parts, tensors, strict=True) if "..." in p], default=0
+    )
     wild = spare[:dots]
     terms: list[list[str]] = []
     lengths: dict[str, int] = {}
@@ -166,7 +199,7 @@ def _einsum_terms(subscripts: str, tensors: list) -> tuple[list[list[str]], list
         term = list(part.replace("...", "\0"))
         if "\0" in term:
             at = term.index("\0")
-            term[at: at + 1] = wild[dots - extra:] if extra else []
+            term[at : at + 1] = wild[dots - extra :] if extra else []
         if len(term) != t.ndim or not all(c.isalpha() for c in term):
             raise ShapeError(f"einsum: {part!r} of {subscripts!r} does not describe an operand of shape {t.shape}")
         for c, n in zip(term, t.shape, strict=True):
@@ -178,7 +211,7 @@ def _einsum_terms(subscripts: str, tensors: list) -> tuple[list[list[str]], list
         output = list(right.replace("...", "\0"))
         if "\0" in output:
             at = output.index("\0")
-            output[at: at + 1] = wild
+            output[at : at + 1] = wild
     else:
         flat = [c for t in terms for c in t]
         output = wild + sorted(c for c in set(flat) if flat.count(c) == 1 and c not in wild)
@@ -224,16 +257,21 @@ def _contract(a, ta: list[str], b, tb: list[str], later: set[str]):
 
     lead = tuple(sizes[c] for c in batch)
     left = reshape(permute(a, tuple(ta.index(c) for c in batch + rows + inner)), (*lead, volume(rows), volume(inner)))
-    right = reshape(permute(b, tuple(tb.index(c) for c in batch + inner + columns)), (*lead, volume(inner), volume(columns)))
+    right = reshape(
+        permute(b, tuple(tb.index(c) for c in batch + inner + columns)), (*lead, volume(inner), volume(columns))
+    )
     made = reshape(matmul(left, right), (*lead, *(sizes[c] for c in rows), *(sizes[c] for c in columns)))
     return made, batch + rows + columns
 
 
 # tg.linalg
 
+
 def _matrix(x, op_name: str, square: bool = True):
     if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
-        raise ShapeError(f"{op_name}: wanted {'square matrices' if square else 'matrices'} in the last two axes, got shape {x.shape}")
+        raise ShapeError(
+            f"{op_name}: wanted {'square matrices' if square else 'matrices'} in the last two axes, got shape {x.shape}"
+        )
     return floating(x)
 
 
@@ -265,14 +303,23 @@ def _solve(a, b):
     return np.linalg.solve(a, b[..., None])[..., 0] if b.ndim == 1 else np.linalg.solve(a, b)
 
 
-@composite(namespace="linalg", reference=_solve, samples=[dict(shapes=((3, 3), (3,)), well_conditioned=True), dict(shapes=((2, 3, 3), (3, 2)), well_conditioned=True)])
+@composite(
+    namespace="linalg",
+    reference=_solve,
+    samples=[
+        dict(shapes=((3, 3), (3,)), well_conditioned=True),
+        dict(shapes=((2, 3, 3), (3, 2)), well_conditioned=True),
+    ],
+)
 def solve(a: Tensor, b: Tensor):
     """x with a @ x = b. b is one vector (1-D), or matrices whose leading axes broadcast with those of a. Raises KernelError where a is singular."""
     a = _matrix(a, "linalg.solve")
     vector = b.ndim == 1
     right = expand_dims(b, 1) if vector else b
     if b.ndim == 0 or right.shape[-2] != a.shape[-1]:
-        raise ShapeError(f"linalg.solve: a has shape {a.shape} and b {b.shape}; the rows of b must be as many as those of a")
+        raise ShapeError(
+            f"linalg.solve: a has shape {a.shape} and b {b.shape}; the rows of b must be as many as those of a"
+        )
     a, right = _same_dtype(a, right)
     lead = _leading(a.shape[:-2], right.shape[:-2], "linalg.solve")
     x = solve_kernel(broadcast_to(a, lead + a.shape[-2:]), broadcast_to(right, lead + right.shape[-2:]))
@@ -338,7 +385,11 @@ def _(g, y, a):
     return (both + swapaxes(both, -1, -2)) * 0.5
 
 
-@composite(namespace="linalg", reference=lambda a: np.linalg.cholesky(a), samples=[dict(shapes=((3, 3),), positive_definite=True), dict(shapes=((2, 4, 4),), positive_definite=True)])
+@composite(
+    namespace="linalg",
+    reference=lambda a: np.linalg.cholesky(a),
+    samples=[dict(shapes=((3, 3),), positive_definite=True), dict(shapes=((2, 4, 4),), positive_definite=True)],
+)
 def cholesky(a: Tensor):
     """The lower triangular L with L @ L.T = a, for symmetric positive definite a. (a + aᵀ)/2 is factored, so the gradient is symmetric.
 
@@ -371,5 +422,3 @@ def _(g, y, a, b, lower, transpose):
 @triangular_solve.adjoint(1, saves=(0,))
 def _(g, y, a, b, lower, transpose):
     return triangular_solve(a, g, lower=lower, transpose=not transpose)
-
-

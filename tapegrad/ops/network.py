@@ -1,4 +1,5 @@
 """Ops of neural networks: softmax, cross entropy, dropout, embedding, linear."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,8 +13,8 @@ from .random import bernoulli
 from .reduce import sum_ as sum_over
 from .registry import Tensor, composite, primitive
 
-
 # softmax and cross entropy
+
 
 def _softmax(x, axis=-1):
     e = np.exp(x - x.max(axis, keepdims=True))
@@ -36,7 +37,9 @@ def _(g, y, x, axis):
     return y * (g - sum_over(g * y, axis, keepdims=True))
 
 
-@composite(method=True, reference=_softmax, samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=1))])
+@composite(
+    method=True, reference=_softmax, samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=1))]
+)
 def softmax(x: Tensor, axis=-1):
     """exp(x) / sum(exp(x)) along an axis, without overflow."""
     return softmax_kernel(floating(x), one_axis(axis, x.ndim, "softmax"))
@@ -58,7 +61,11 @@ def _(g, y, x, axis):
     return g - softmax_kernel(x, axis) * sum_over(g, axis, keepdims=True)
 
 
-@composite(method=True, reference=lambda x, axis=-1: np.log(_softmax(x, axis)), samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=1))])
+@composite(
+    method=True,
+    reference=lambda x, axis=-1: np.log(_softmax(x, axis)),
+    samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=1))],
+)
 def log_softmax(x: Tensor, axis=-1):
     """log(softmax(x)) along an axis, without overflow."""
     return log_softmax_kernel(floating(x), one_axis(axis, x.ndim, "log_softmax"))
@@ -77,12 +84,34 @@ def _(logits, target, ignore_index):
 
 @cross_entropy_kernel.adjoint(0, saves=(0, 1))
 def _(g, y, logits, target, ignore_index):
-    from .creation import arange
-    from .elementwise import where
+    return cross_entropy_slope(logits, target, g, ignore_index)
 
-    column = expand_dims(target, -1)
-    share = softmax_kernel(logits, 1) - astype(column == arange(logits.shape[1], device=logits.device), logits.dtype)
-    return where(column == ignore_index, 0.0, share * expand_dims(g, -1))
+
+@primitive(public=False)
+def cross_entropy_slope(logits: Tensor, target: Tensor, g: Tensor, ignore_index):
+    """For each row, g · (softmax(row) - one_hot(target)); zeros where the target is ignore_index."""
+    return (logits, target, g), {"ignore_index": ignore_index}
+
+
+@cross_entropy_slope.shape
+def _(logits, target, g, ignore_index):
+    return logits.shape, logits.dtype
+
+
+@cross_entropy_slope.adjoint(0, saves=(0, 1, 2))
+def _(h, y, logits, target, g, ignore_index):
+    share = softmax_kernel(logits, 1)
+    slope = share * (h - sum_over(h * share, 1, keepdims=True)) * expand_dims(g, 1)
+    return where(expand_dims(target, 1) == ignore_index, 0.0, slope)
+
+
+@cross_entropy_slope.adjoint(2, saves=(0, 1))
+def _(h, y, logits, target, g, ignore_index):
+    from .creation import arange
+
+    column = expand_dims(target, 1)
+    one_hot = astype(column == arange(logits.shape[1], device=logits.device), logits.dtype)
+    return sum_over(where(column == ignore_index, 0.0, h * (softmax_kernel(logits, 1) - one_hot)), 1)
 
 
 def reduce_losses(losses, reduction: str, op_name: str, count=None):
@@ -106,7 +135,15 @@ def _cross_entropy(x, target, ignore_index=-100, reduction="mean"):
     return {"mean": losses.mean, "sum": losses.sum}[reduction]()
 
 
-@composite(namespace="nn", reference=_cross_entropy, samples=[dict(shapes=((4, 3),), args=(np.array([0, 2, 1, 1]),)), dict(shapes=((2, 3, 4),), args=(np.array([[0, 2, 1, 1], [1, 0, 0, 2]]),), attrs=dict(reduction="sum")), dict(shapes=((4, 3), (4, 3)))])
+@composite(
+    namespace="nn",
+    reference=_cross_entropy,
+    samples=[
+        dict(shapes=((4, 3),), args=(np.array([0, 2, 1, 1]),)),
+        dict(shapes=((2, 3, 4),), args=(np.array([[0, 2, 1, 1], [1, 0, 0, 2]]),), attrs=dict(reduction="sum")),
+        dict(shapes=((4, 3), (4, 3))),
+    ],
+)
 def cross_entropy(input: Tensor, target: Tensor, ignore_index=-100, reduction="mean"):
     """The cross entropy between logits and classes (integers) or class probabilities (floats of the logits' shape).
 
@@ -115,27 +152,37 @@ def cross_entropy(input: Tensor, target: Tensor, ignore_index=-100, reduction="m
     input = floating(input)
     if target.dtype.is_float:
         if target.shape != input.shape:
-            raise ShapeError(f"cross_entropy: class probabilities of shape {target.shape} for logits of shape {input.shape}; they must be equal")
+            raise ShapeError(
+                f"cross_entropy: class probabilities of shape {target.shape} for logits of shape {input.shape}; they must be equal"
+            )
         axis = 0 if input.ndim == 1 else 1
         return reduce_losses(-sum_over(target * log_softmax(input, axis), axis), reduction, "cross_entropy")
     if input.ndim == 0 or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
-        raise ShapeError(f"cross_entropy: logits have shape {input.shape} (N, C, …), so classes need {input.shape[:1] + input.shape[2:]}; they have {target.shape}")
+        raise ShapeError(
+            f"cross_entropy: logits have shape {input.shape} (N, C, …), so classes need {input.shape[:1] + input.shape[2:]}; they have {target.shape}"
+        )
     target = integers(target, "cross_entropy", "target")
     if input.ndim == 1:
         input, target = expand_dims(input, 0), expand_dims(target, 0)
-    rows = input if input.ndim == 2 else reshape(input.swapaxes(1, -1), (-1, input.shape[1])) if input.ndim == 3 else reshape(
-        input.permute((0, *range(2, input.ndim), 1)), (-1, input.shape[1]))
+    rows = (
+        input
+        if input.ndim == 2
+        else reshape(input.swapaxes(1, -1), (-1, input.shape[1]))
+        if input.ndim == 3
+        else reshape(input.permute((0, *range(2, input.ndim), 1)), (-1, input.shape[1]))
+    )
     flat = reshape(target, (-1,))
     losses = cross_entropy_kernel(rows, flat, int(ignore_index))
     if reduction == "none":
         return reshape(losses, target.shape)
     counted = None
-    if 0 <= ignore_index or reduction == "mean":
+    if ignore_index >= 0 or reduction == "mean":
         counted = astype(astype(flat != ignore_index, losses.dtype).sum(), losses.dtype)
     return reduce_losses(losses, reduction, "cross_entropy", counted)
 
 
 # dropout and embedding
+
 
 @composite(namespace="nn", samples=[])
 def dropout(input: Tensor, p=0.5, training=True):
@@ -148,7 +195,11 @@ def dropout(input: Tensor, p=0.5, training=True):
     return multiply(input, multiply(astype(keep, floating(input).dtype), 1.0 / (1.0 - p) if p < 1.0 else 0.0))
 
 
-@composite(namespace="nn", reference=lambda idx, w: w[idx], samples=[dict(shapes=((5, 3),), args=(np.array([[0, 2], [4, 4]]),), at=(1,))])
+@composite(
+    namespace="nn",
+    reference=lambda idx, w: w[idx],
+    samples=[dict(shapes=((5, 3),), args=(np.array([[0, 2], [4, 4]]),), at=(1,))],
+)
 def embedding(input: Tensor, weight: Tensor):
     """The rows of `weight` (rows, features) that the integers of `input` name. Raises IndexOutOfRange outside 0..rows-1."""
     if weight.ndim != 2:
@@ -161,12 +212,16 @@ def embedding(input: Tensor, weight: Tensor):
     return take(weight, input, 0)
 
 
-@composite(namespace="nn", reference=lambda x, w, b=None: x @ w.T + (0 if b is None else b), samples=[dict(shapes=((3, 4), (2, 4), (2,))), dict(shapes=((2, 3, 4), (2, 4)))])
+@composite(
+    namespace="nn",
+    reference=lambda x, w, b=None: x @ w.T + (0 if b is None else b),
+    samples=[dict(shapes=((3, 4), (2, 4), (2,))), dict(shapes=((2, 3, 4), (2, 4)))],
+)
 def linear(input: Tensor, weight: Tensor, bias=None):
     """input @ weight.T + bias, with weight (out, in)."""
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
-        raise ShapeError(f"linear: input has shape {input.shape} and weight {weight.shape} (out, in); the last axis of the input must be {weight.shape[-1]}")
+        raise ShapeError(
+            f"linear: input has shape {input.shape} and weight {weight.shape} (out, in); the last axis of the input must be {weight.shape[-1]}"
+        )
     out = input @ weight.T
     return out if bias is None else out + bias
-
-

@@ -1,4 +1,5 @@
 """Pooling of images (NCHW) and sequences (NCL)."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -20,7 +21,10 @@ def max_pool_index(x: Tensor, kernel, stride, padding, dilation):
 
 @max_pool_index.shape
 def _(x, kernel, stride, padding, dilation):
-    return (*x.shape[:2], *(out_length(*v) for v in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True))), int64
+    return (
+        *x.shape[:2],
+        *(out_length(*v) for v in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)),
+    ), int64
 
 
 def _pool_arguments(x, kernel_size, stride, padding, op_name: str, dilation=1):
@@ -33,12 +37,16 @@ def _pool_arguments(x, kernel_size, stride, padding, op_name: str, dilation=1):
         raise ShapeError(f"{op_name}: padding {padding} may be at most half of kernel_size {kernel}")
     pads = tuple((p, p) for p in padding)
     if any(out_length(*v) < 1 for v in zip(x.shape[-2:], kernel, stride, pads, dilation, strict=True)):
-        raise ShapeError(f"{op_name}: windows of {kernel} do not fit into images of {x.shape[-2:]} with padding {padding}")
+        raise ShapeError(
+            f"{op_name}: windows of {kernel} do not fit into images of {x.shape[-2:]} with padding {padding}"
+        )
     if dilation != (1, 1) and padding != (0, 0):
         for n, k, s, p, d in zip(x.shape[-2:], kernel, stride, padding, dilation):
             for first in range(-p, n + p - d * (k - 1), s):
                 if not any(0 <= first + i * d < n for i in range(k)):
-                    raise ShapeError(f"{op_name}: with dilation {dilation} and padding {padding}, a window holds nothing but padding; use less padding")
+                    raise ShapeError(
+                        f"{op_name}: with dilation {dilation} and padding {padding}, a window holds nothing but padding; use less padding"
+                    )
     return kernel, stride, pads, dilation
 
 
@@ -48,15 +56,23 @@ def _windows(x, k, s, p, fill):
     return np.lib.stride_tricks.sliding_window_view(x, k, (2, 3))[:, :, :: s[0], :: s[1]]
 
 
-@composite(namespace="nn", reference=lambda x, k, stride=None, padding=0: _windows(x, k, stride, padding, -np.inf).max((-1, -2)),
-           samples=[dict(shapes=((2, 3, 6, 4),), args=(2,)), dict(shapes=((1, 2, 5, 5),), args=(3,), attrs=dict(stride=2, padding=1))])
+@composite(
+    namespace="nn",
+    reference=lambda x, k, stride=None, padding=0: _windows(x, k, stride, padding, -np.inf).max((-1, -2)),
+    samples=[
+        dict(shapes=((2, 3, 6, 4),), args=(2,)),
+        dict(shapes=((1, 2, 5, 5),), args=(3,), attrs=dict(stride=2, padding=1)),
+    ],
+)
 def max_pool2d(input: Tensor, kernel_size, stride=None, padding=0, dilation=1):
     """The maximum of each window; the first of equal ones gets the gradient. Padding is never chosen; nan wins."""
     single = input.ndim == 3
     how = _pool_arguments(input, kernel_size, stride, padding, "max_pool2d", dilation)
     x = expand_dims(input, 0) if single else input
     at = max_pool_index(x, *how)
-    flat = take_along_kernel(reshape(x, (*x.shape[:2], x.shape[2] * x.shape[3])), reshape(at, (*at.shape[:2], at.shape[2] * at.shape[3])), 2)
+    flat = take_along_kernel(
+        reshape(x, (*x.shape[:2], x.shape[2] * x.shape[3])), reshape(at, (*at.shape[:2], at.shape[2] * at.shape[3])), 2
+    )
     out = reshape(flat, at.shape)
     return squeeze(out, 0) if single else out
 
@@ -80,7 +96,13 @@ def _(g, y, x, **how):
 @primitive(public=False, builder="avg_pool2d_input")
 def avg_pool_input(g: Tensor, input_size, kernel, stride, padding, count_include_pad):
     """The transpose of avg_pool_kernel."""
-    return (g,), {"kernel": kernel, "stride": stride, "padding": padding, "count_include_pad": count_include_pad, "input_size": input_size}
+    return (g,), {
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+        "count_include_pad": count_include_pad,
+        "input_size": input_size,
+    }
 
 
 @avg_pool_input.shape
@@ -93,8 +115,14 @@ def _(g, y, h, input_size, **how):
     return avg_pool_kernel(g, **how)
 
 
-@composite(namespace="nn", reference=lambda x, k, stride=None, padding=0: _windows(x, k, stride, padding, 0).mean((-1, -2)),
-           samples=[dict(shapes=((2, 3, 6, 4),), args=(2,)), dict(shapes=((1, 2, 5, 5),), args=(3,), attrs=dict(stride=2, padding=1))])
+@composite(
+    namespace="nn",
+    reference=lambda x, k, stride=None, padding=0: _windows(x, k, stride, padding, 0).mean((-1, -2)),
+    samples=[
+        dict(shapes=((2, 3, 6, 4),), args=(2,)),
+        dict(shapes=((1, 2, 5, 5),), args=(3,), attrs=dict(stride=2, padding=1)),
+    ],
+)
 def avg_pool2d(input: Tensor, kernel_size, stride=None, padding=0, count_include_pad=True):
     """The mean of each window; padding counts as zeros unless count_include_pad is False."""
     single = input.ndim == 3
@@ -108,15 +136,31 @@ def _wide(value):
     return None if value is None else (1, *single(value))
 
 
-@composite(namespace="nn", reference=lambda x, k, stride=None, padding=0: _windows(x[:, :, None], (1, k), None if stride is None else (1, stride), (0, padding), -np.inf).max((-1, -2))[:, :, 0],
-           samples=[dict(shapes=((2, 3, 6),), args=(2,))])
+@composite(
+    namespace="nn",
+    reference=lambda x, k, stride=None, padding=0: _windows(
+        x[:, :, None], (1, k), None if stride is None else (1, stride), (0, padding), -np.inf
+    ).max((-1, -2))[:, :, 0],
+    samples=[dict(shapes=((2, 3, 6),), args=(2,))],
+)
 def max_pool1d(input: Tensor, kernel_size, stride=None, padding=0, dilation=1):
     """The maximum of each window of a sequence (N, C, L)."""
-    return squeeze(max_pool2d(expand_dims(input, -2), _wide(kernel_size), _wide(stride), (0, *single(padding)), _wide(dilation)), -2)
+    return squeeze(
+        max_pool2d(expand_dims(input, -2), _wide(kernel_size), _wide(stride), (0, *single(padding)), _wide(dilation)),
+        -2,
+    )
 
 
-@composite(namespace="nn", reference=lambda x, k, stride=None, padding=0: _windows(x[:, :, None], (1, k), None if stride is None else (1, stride), (0, padding), 0).mean((-1, -2))[:, :, 0],
-           samples=[dict(shapes=((2, 3, 6),), args=(2,))])
+@composite(
+    namespace="nn",
+    reference=lambda x, k, stride=None, padding=0: _windows(
+        x[:, :, None], (1, k), None if stride is None else (1, stride), (0, padding), 0
+    ).mean((-1, -2))[:, :, 0],
+    samples=[dict(shapes=((2, 3, 6),), args=(2,))],
+)
 def avg_pool1d(input: Tensor, kernel_size, stride=None, padding=0, count_include_pad=True):
     """The mean of each window of a sequence (N, C, L)."""
-    return squeeze(avg_pool2d(expand_dims(input, -2), _wide(kernel_size), _wide(stride), (0, *single(padding)), count_include_pad), -2)
+    return squeeze(
+        avg_pool2d(expand_dims(input, -2), _wide(kernel_size), _wide(stride), (0, *single(padding)), count_include_pad),
+        -2,
+    )

@@ -2,6 +2,7 @@
 
 The kernels are Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 """
+
 from __future__ import annotations
 
 import operator
@@ -135,7 +136,12 @@ def bernoulli(p=0.5, size=None, device="cpu"):
         raise ShapeError(f"bernoulli: p is a number between 0 and 1, not {p!r}")
     from .registry import _interpreter
 
-    return _bernoulli(_next_state(device), _interpreter.tensor(float(p), "bernoulli", device), shape=_size(size, "bernoulli"), dtype=bool_)
+    return _bernoulli(
+        _next_state(device),
+        _interpreter.tensor(float(p), "bernoulli", device),
+        shape=_size(size, "bernoulli"),
+        dtype=bool_,
+    )
 
 
 @composite(samples=[])

@@ -5,6 +5,7 @@ Taken: arithmetic, comparisons, conditional expressions, `if` statements, assign
 way, and numbers from the enclosing scopes. Anything else (loops, arrays, unknown calls) raises `Unreadable`, and the
 caller lets Numba compile the function instead.
 """
+
 from __future__ import annotations
 
 import ast
@@ -25,8 +26,17 @@ _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.
 _COMPARE = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne"}
 _BITWISE = {ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor"}
 _RENAMED = {
-    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2", "fabs": "abs", "absolute": "abs",
-    "maximum": "max", "minimum": "min", "power": "pow", "where": "select", "remainder": "mod",
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+    "atan2": "arctan2",
+    "fabs": "abs",
+    "absolute": "abs",
+    "maximum": "max",
+    "minimum": "min",
+    "power": "pow",
+    "where": "select",
+    "remainder": "mod",
 }
 _UNARY_NAMES = {"abs", "sqrt", "floor", "ceil", "rint", "trunc", "sign", "isnan", "isinf", "isfinite", "copysign"}
 _MODULE_FUNCTIONS = (MATH - {"sigmoid", "rsqrt"}) | _UNARY_NAMES | {"min", "max", "pow", "select", "mod"}
@@ -53,7 +63,7 @@ def _call(fn: Callable, args: tuple[Node, ...], depth: int) -> tuple[Node, ...]:
     names = [a.arg for a in [*spec.posonlyargs, *spec.args]]
     defaults = fn.__defaults__ or ()
     if len(args) < len(names):
-        args = (*args, *(as_node(d) for d in defaults[len(defaults) - (len(names) - len(args)):]))
+        args = (*args, *(as_node(d) for d in defaults[len(defaults) - (len(names) - len(args)) :]))
     if len(args) != len(names):
         raise Unreadable(f"{fn.__name__} takes {len(names)} arguments, {len(args)} given")
     reader = _Reader(fn, dict(zip(names, args, strict=True)), depth)
@@ -122,7 +132,7 @@ class _Reader:
                 values = s.value.elts if isinstance(s.value, ast.Tuple) else [s.value]
                 return tuple(self.value(v) for v in values)
             if isinstance(s, ast.If):
-                return self.branch(s, statements[i + 1:])
+                return self.branch(s, statements[i + 1 :])
             if isinstance(s, ast.Assign) and len(s.targets) == 1:
                 self.assign(s.targets[0], s.value)
             elif isinstance(s, ast.AnnAssign) and s.value is not None:
@@ -266,7 +276,7 @@ class _Reader:
             missing = target.arity - len(args)
             if missing > len(defaults) or missing < 0:
                 raise Unreadable(f"{target.name} with {len(args)} arguments")
-            values = substitute(values, (*args, *(as_node(d) for d in defaults[len(defaults) - missing:])))
+            values = substitute(values, (*args, *(as_node(d) for d in defaults[len(defaults) - missing :])))
         else:
             values = _call(target, args, self.depth + 1)
         if len(values) != 1:
@@ -280,10 +290,14 @@ class _Reader:
 def power(a: Node, b: Node) -> Node:
     """a ** b; small constant exponents become products, which are exact and differentiate everywhere."""
     if b.kind == "const" and not isinstance(b.value, bool):
-        if b.value == 1: return a
-        if b.value == 2: return node("mul", a, a)
-        if b.value == 3: return node("mul", node("mul", a, a), a)
-        if b.value == -1: return node("div", const(1.0), a)
+        if b.value == 1:
+            return a
+        if b.value == 2:
+            return node("mul", a, a)
+        if b.value == 3:
+            return node("mul", node("mul", a, a), a)
+        if b.value == -1:
+            return node("div", const(1.0), a)
     return node("pow", a, b)
 
 

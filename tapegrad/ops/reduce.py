@@ -1,4 +1,5 @@
 """Reductions: over any axes, with keepdims."""
+
 from __future__ import annotations
 
 import math
@@ -10,11 +11,15 @@ from ..errors import ShapeError
 from .axes import many_axes, one_axis
 from .comparison import equal
 from .elementwise import exp, multiply, where
-from .movement import astype, broadcast_to, floating, flip, pad, permute, reshape
+from .movement import astype, broadcast_to, flip, floating, pad, permute, reshape
 from .registry import Tensor, composite, elementwise, primitive
 
-_AXES = [dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=(0, 2))), dict(shapes=((3, 4),), attrs=dict(axis=-1, keepdims=True)),
-         dict(shapes=((2, 3, 4),), attrs=dict(axis=1))]
+_AXES = [
+    dict(shapes=((3, 4),)),
+    dict(shapes=((2, 3, 4),), attrs=dict(axis=(0, 2))),
+    dict(shapes=((3, 4),), attrs=dict(axis=-1, keepdims=True)),
+    dict(shapes=((2, 3, 4),), attrs=dict(axis=1)),
+]
 
 
 def reduced(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
@@ -39,10 +44,14 @@ def spread(g, x, axes):
 
 def _not_empty(x, axes: tuple[int, ...], op_name: str) -> None:
     if any(x.shape[a] == 0 for a in axes):
-        raise ShapeError(f"{op_name}: axes {axes} of shape {x.shape} hold no elements, and {op_name} of nothing has no value; check the shape first")
+        raise ShapeError(
+            f"{op_name}: axes {axes} of shape {x.shape} hold no elements, and {op_name} of nothing has no value; check the shape first"
+        )
 
 
-@primitive(method=True, reference=lambda x, axis=None, keepdims=False: np.sum(x, axis, keepdims=keepdims), samples=_AXES)
+@primitive(
+    method=True, reference=lambda x, axis=None, keepdims=False: np.sum(x, axis, keepdims=keepdims), samples=_AXES
+)
 def sum_(x: Tensor, axis=None, keepdims=False):
     """The sum over the axes given, or all. Integers and truth values sum to int64; float32 is accumulated in float64."""
     return (x,), {"axes": many_axes(axis, x.ndim, "sum"), "keepdims": bool(keepdims)}
@@ -58,7 +67,9 @@ def _(g, y, x, axes, keepdims):
     return spread(g, x, axes)
 
 
-@composite(method=True, reference=lambda x, axis=None, keepdims=False: np.mean(x, axis, keepdims=keepdims), samples=_AXES)
+@composite(
+    method=True, reference=lambda x, axis=None, keepdims=False: np.mean(x, axis, keepdims=keepdims), samples=_AXES
+)
 def mean(x: Tensor, axis=None, keepdims=False):
     """The mean over the axes given, or all. Integers give float32."""
     axes = many_axes(axis, x.ndim, "mean")
@@ -67,7 +78,9 @@ def mean(x: Tensor, axis=None, keepdims=False):
     return multiply(sum_(x, axes, keepdims), 1.0 / math.prod(x.shape[a] for a in axes))
 
 
-@primitive(method=True, reference=lambda x, axis=None, keepdims=False: np.prod(x, axis, keepdims=keepdims), samples=_AXES)
+@primitive(
+    method=True, reference=lambda x, axis=None, keepdims=False: np.prod(x, axis, keepdims=keepdims), samples=_AXES
+)
 def prod(x: Tensor, axis=None, keepdims=False):
     """The product over the axes given, or all. Right also where factors are 0."""
     return (x,), {"axes": many_axes(axis, x.ndim, "prod"), "keepdims": bool(keepdims)}
@@ -123,13 +136,23 @@ def _extremum(name: str, reference, doc: str):
     return op
 
 
-max_ = _extremum("max", lambda x, axis=None, keepdims=False: np.max(x, axis, keepdims=keepdims),
-                "The largest element over the axes given, or all; nan where there is one. Equal largest elements share the gradient.")
-min_ = _extremum("min", lambda x, axis=None, keepdims=False: np.min(x, axis, keepdims=keepdims),
-                "The smallest element over the axes given, or all; nan where there is one. Equal smallest elements share the gradient.")
+max_ = _extremum(
+    "max",
+    lambda x, axis=None, keepdims=False: np.max(x, axis, keepdims=keepdims),
+    "The largest element over the axes given, or all; nan where there is one. Equal largest elements share the gradient.",
+)
+min_ = _extremum(
+    "min",
+    lambda x, axis=None, keepdims=False: np.min(x, axis, keepdims=keepdims),
+    "The smallest element over the axes given, or all; nan where there is one. Equal smallest elements share the gradient.",
+)
 
 
-@composite(method=True, reference=lambda x, axis=None, keepdims=False, correction=0: np.var(x, axis, ddof=correction, keepdims=keepdims), samples=_AXES)
+@composite(
+    method=True,
+    reference=lambda x, axis=None, keepdims=False, correction=0: np.var(x, axis, ddof=correction, keepdims=keepdims),
+    samples=_AXES,
+)
 def var(x: Tensor, axis=None, keepdims=False, correction=0):
     """The variance over the axes given, or all: the mean squared distance from the mean, divided by n - correction."""
     axes = many_axes(axis, x.ndim, "var")
@@ -153,7 +176,11 @@ def _(x):
     return 0.0 if x == 0.0 else 0.5 / math.sqrt(x)
 
 
-@composite(method=True, reference=lambda x, axis=None, keepdims=False, correction=0: np.std(x, axis, ddof=correction, keepdims=keepdims), samples=_AXES)
+@composite(
+    method=True,
+    reference=lambda x, axis=None, keepdims=False, correction=0: np.std(x, axis, ddof=correction, keepdims=keepdims),
+    samples=_AXES,
+)
 def std(x: Tensor, axis=None, keepdims=False, correction=0):
     """The standard deviation: the square root of `var`. Its derivative is taken as 0 where it is 0."""
     return sqrt_or_zero(var(x, axis, keepdims, correction))
@@ -173,7 +200,9 @@ def _(x, axes, keepdims):
 @logsumexp_kernel.adjoint(0, saves=(0, "y"))
 def _(g, y, x, axes, keepdims):
     weights = exp(x - reshape(y, _kept(x.shape, axes)))
-    weights = where(equal(reshape(y, _kept(x.shape, axes)), -math.inf), 0.0, weights)  # of nothing but -inf: no gradient
+    weights = where(
+        equal(reshape(y, _kept(x.shape, axes)), -math.inf), 0.0, weights
+    )  # of nothing but -inf: no gradient
     return weights * reshape(g, _kept(x.shape, axes))
 
 
@@ -197,7 +226,12 @@ def _arg(name: str, reference, doc: str):
         return (x,), {"axis": found, "keepdims": bool(keepdims)}
 
     arg.__name__, arg.__doc__ = name, doc
-    op = primitive(method=True, differentiable=False, reference=reference, samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=1))])(arg)
+    op = primitive(
+        method=True,
+        differentiable=False,
+        reference=reference,
+        samples=[dict(shapes=((3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(axis=1))],
+    )(arg)
 
     @op.shape
     def _(x, axis, keepdims):
@@ -206,10 +240,16 @@ def _arg(name: str, reference, doc: str):
     return op
 
 
-argmax = _arg("argmax", lambda x, axis=None, keepdims=False: np.argmax(x, axis, keepdims=keepdims),
-              "The int64 index of the first largest element along an axis, or of the flattened tensor. nan counts as largest.")
-argmin = _arg("argmin", lambda x, axis=None, keepdims=False: np.argmin(x, axis, keepdims=keepdims),
-              "The int64 index of the first smallest element along an axis, or of the flattened tensor. nan counts as smallest.")
+argmax = _arg(
+    "argmax",
+    lambda x, axis=None, keepdims=False: np.argmax(x, axis, keepdims=keepdims),
+    "The int64 index of the first largest element along an axis, or of the flattened tensor. nan counts as largest.",
+)
+argmin = _arg(
+    "argmin",
+    lambda x, axis=None, keepdims=False: np.argmin(x, axis, keepdims=keepdims),
+    "The int64 index of the first smallest element along an axis, or of the flattened tensor. nan counts as smallest.",
+)
 
 
 def _truth(name: str, reference, doc: str):
@@ -226,8 +266,16 @@ def _truth(name: str, reference, doc: str):
     return op
 
 
-any_ = _truth("any", lambda x, axis=None, keepdims=False: np.any(x, axis, keepdims=keepdims), "True where any element over the axes is not 0.")
-all_ = _truth("all", lambda x, axis=None, keepdims=False: np.all(x, axis, keepdims=keepdims), "True where no element over the axes is 0.")
+any_ = _truth(
+    "any",
+    lambda x, axis=None, keepdims=False: np.any(x, axis, keepdims=keepdims),
+    "True where any element over the axes is not 0.",
+)
+all_ = _truth(
+    "all",
+    lambda x, axis=None, keepdims=False: np.all(x, axis, keepdims=keepdims),
+    "True where no element over the axes is 0.",
+)
 
 
 @primitive(public=False, builder="cumsum")
@@ -246,7 +294,11 @@ def _(g, y, x, axis):
     return flip(cumsum_kernel(flip(g, axis), axis), axis)
 
 
-@composite(method=True, reference=lambda x, axis=None: np.cumsum(x, axis), samples=[dict(shapes=((3, 4),), attrs=dict(axis=0)), dict(shapes=((3, 4),))])
+@composite(
+    method=True,
+    reference=lambda x, axis=None: np.cumsum(x, axis),
+    samples=[dict(shapes=((3, 4),), attrs=dict(axis=0)), dict(shapes=((3, 4),))],
+)
 def cumsum(x: Tensor, axis=None):
     """Running sums along an axis, or of the flattened tensor."""
     if axis is None:

@@ -10,6 +10,7 @@ Four kinds:
 
 Ops know no tensor. `tape` hands its interpreter to `set_interpreter` when it is imported; from then on ops can be called.
 """
+
 from __future__ import annotations
 
 import inspect
@@ -244,7 +245,9 @@ def _make_partial(op: Op, index: int) -> tuple[Op | None, tuple[int, ...]]:
     expression = (_scale(ex.argument(0), *ex.substitute((slope,), moved)),)
     truths = tuple(reads.index(i) + 1 for i in op.truths if i in reads)
     name = f"d_{op.name}_{index}"
-    return Op(name, op.fn, "elementwise", public=False, arity=1 + len(reads), truths=truths, expression=expression), reads
+    return Op(
+        name, op.fn, "elementwise", public=False, arity=1 + len(reads), truths=truths, expression=expression
+    ), reads
 
 
 def _scale(g: ex.Node, slope: ex.Node) -> ex.Node:

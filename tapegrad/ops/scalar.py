@@ -1,4 +1,5 @@
 """Scalar functions that are primitive for kernels but have no name in `math`."""
+
 from __future__ import annotations
 
 import math

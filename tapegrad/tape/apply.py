@@ -45,10 +45,10 @@ class Launch:
         operands = len(ins) + len(prepared.outs)
         touched = sum(x.nbytes for x in (*ins, *prepared.outs))
         single = len(steps) == 1 and len(prepared.outs) == 1 and not prepared.copies and not steps[0].workspace
-        self.fast = None  # the kernel as a callable, where one small unsplit step is all
-        if single and steps[0].operands == tuple(range(operands)) and run.pieces(steps[0]) == 1 and touched <= HEAVY:
+        self.fast = None  # the kernel as a callable, where one step that is never split is all
+        if single and steps[0].operands == tuple(range(operands)) and not run.can_split(steps[0]):
             step = steps[0]
-            self.fast = run.function(step.address, True)
+            self.fast = run.function(step.address, touched <= HEAVY)
             self.pack = run.words(operands).pack
             self.static = run.words(len(step.static)).pack(*step.static)
             self.extent = step.extent
@@ -382,6 +382,7 @@ class Interpreter:
     apply = staticmethod(apply)
     is_tensor = staticmethod(is_tensor)
     tensor = staticmethod(as_tensor)
+    constant = staticmethod(constant)
 
     @staticmethod
     def compiled_partial(op: Op, index: int):

@@ -26,9 +26,15 @@ def written(*targets: Tensor) -> None:
 def check_writable(t: Tensor, what: str) -> None:
     """Refuse writes that would change a value without its gradient."""
     if type(t.node) is Row:
-        raise TapeError(f"{what}: the tensor is the result of a recorded op; writing into it would make its gradient wrong. Write into .detach().copy().")
+        raise TapeError(
+            f"{what}: the tensor is the result of a recorded op; writing into it would make its gradient wrong. "
+            "Write into .detach().copy()."
+        )
     if t.node is not None and local.state.recording:
-        raise TapeError(f"{what}: a leaf that requires a gradient may be written only inside tg.no_grad(), where no gradient is recorded")
+        raise TapeError(
+            f"{what}: a leaf that requires a gradient may be written only inside tg.no_grad(), "
+            "where no gradient is recorded"
+        )
     if 0 in t.layout.strides and t.size > 1 and any(s == 0 and n > 1 for n, s in zip(t.shape, t.strides, strict=True)):
         raise TapeError(f"{what}: the tensor is broadcast, several elements share one place; write into a .copy()")
 
@@ -36,14 +42,17 @@ def check_writable(t: Tensor, what: str) -> None:
 def check_source(source: Tensor, what: str) -> Tensor:
     """source, where no gradient is lost by writing it."""
     if source.node is not None and local.state.recording:
-        raise TapeError(f"{what}: no gradient can flow through a write; use .detach() on the value, or compute a new tensor instead")
+        raise TapeError(
+            f"{what}: no gradient can flow through a write; use .detach() on the value, or compute a new tensor instead"
+        )
     return source
 
 
 def copy_(self: Tensor, source) -> Tensor:
     """Write the values of `source`, broadcast to this shape and converted to this dtype, into this tensor.
 
-    Allowed on tensors without gradient, and on leaves inside `tg.no_grad()`. A backward that needs the old value raises.
+    Allowed on tensors without gradient, and on leaves inside `tg.no_grad()`. A backward that needs the old value
+    raises.
     """
     check_writable(self, "copy_")
     source = check_source(as_tensor(source, "copy_"), "copy_")
@@ -74,7 +83,8 @@ def write(t: Tensor, key, value) -> None:
         mask = as_tensor(keys[0], "assignment")
         if mask.shape == t.shape[: mask.ndim] and value.size == 1 and mask.ndim:
             mask = REGISTRY["reshape"](mask, mask.shape + (1,) * (t.ndim - mask.ndim))
-            copy_(t, REGISTRY["where"](mask, where_scalar(value.astype(t.dtype)), t.detach()))  # int64 would not survive float32
+            value = value.astype(t.dtype)  # before they meet: int64 would not survive a detour through float32
+            copy_(t, REGISTRY["where"](mask, where_scalar(value), t.detach()))
             return
     positions = index(REGISTRY["arange"](t.size, device=t.device).reshape(t.shape), key)
     scatter_into(t, positions, value)
@@ -89,7 +99,8 @@ def scatter_into(t: Tensor, positions: Tensor, value: Tensor) -> None:
     if broadcast("assignment", [value.shape, positions.shape]) != positions.shape:
         raise ShapeError(f"assignment: value of shape {value.shape} does not broadcast to {positions.shape}")
     target = host_array(t)
-    target[np.unravel_index(host_array(positions), t.shape)] = host_array(value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        target[np.unravel_index(host_array(positions), t.shape)] = host_array(value)
     written(t)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..dtypes import DEFAULT, DType, as_dtype, bool_, int64
 from ..errors import DtypeError, OutOfMemory, ShapeError
 from ..layouts import layout
-from .apply import constant, empty, host_array
+from .apply import as_tensor, constant, empty, host_array
 from .pool import POOL
 from .state import local
 from .tensor import Leaf, Tensor
@@ -87,8 +87,11 @@ def from_array(array: np.ndarray, dtype: DType, device: str = "cpu") -> Tensor:
     if array.dtype.kind not in "fiub":
         _supported(array)
     made = empty(layout(array.shape, dtype, None, device), "tensor")
-    if array.size:
-        np.copyto(host_array(made), array, casting="unsafe")
+    if array.dtype == dtype.numpy and array.flags.c_contiguous:
+        ctypes.memmove(made.address, array.__array_interface__["data"][0], made.nbytes)
+    elif array.size:
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is inf, as in every op
+            np.copyto(host_array(made), array, casting="unsafe")
     return made
 
 
@@ -153,16 +156,19 @@ def ones(shape, dtype=None, device: str = "cpu", requires_grad: bool = False) ->
 
 def zeros_like(x: Tensor, dtype=None) -> Tensor:
     """Zeros of the shape, dtype and device of x."""
+    x = as_tensor(x, "zeros_like")
     return zeros(x.shape, dtype or x.dtype, x.device)
 
 
 def ones_like(x: Tensor, dtype=None) -> Tensor:
     """Ones of the shape, dtype and device of x."""
+    x = as_tensor(x, "ones_like")
     return ones(x.shape, dtype or x.dtype, x.device)
 
 
 def full_like(x: Tensor, fill_value, dtype=None) -> Tensor:
     """A tensor of the shape, dtype and device of x with every element `fill_value`."""
+    x = as_tensor(x, "full_like")
     return full(x.shape, fill_value, dtype or x.dtype, x.device)
 
 

@@ -1,4 +1,5 @@
 """What the vector functions share: the registry, Horner's rule, and the formats of the two float types."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
