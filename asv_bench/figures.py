@@ -6,6 +6,7 @@ Two minutes; nothing else should be running. Times are the least, or the median 
 is compared takes turns in the same process; one thread, unless a whole command is timed. --full adds three epochs on
 the full MNIST set (TAPEGRAD_DATA says where it is), --tests the test suite (needs the extra "test").
 """
+
 from __future__ import annotations
 
 import argparse

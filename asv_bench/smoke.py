@@ -3,6 +3,7 @@
 Finds benchmarks by asv's conventions (time_, timeraw_, track_, peakmem_, mem_; setup, teardown, params), without asv.
 Ends with status 1 where one of them fails.
 """
+
 from __future__ import annotations
 
 import importlib

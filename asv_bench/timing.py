@@ -1,4 +1,5 @@
 """Times candidates in turn, so that a machine that slows down slows all of them."""
+
 from __future__ import annotations
 
 import statistics

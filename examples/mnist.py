@@ -1,8 +1,10 @@
 """Train a network on MNIST digits: a multilayer perceptron, or with --cnn a small convolutional network.
 
-    python examples/mnist.py --plot                # the subset that ships with tapegrad
+    python examples/mnist.py --plot                     # the subset that ships with tapegrad
     TAPEGRAD_DATA=/path/to/data python examples/mnist.py --hidden 1024 1024 --epochs 3      # the full set
+The model and the learning curve go to out/, or where --save and --plot say.
 """
+
 import argparse
 import sys
 import time
@@ -31,18 +33,17 @@ class MLP(nn.Module):
 def cnn() -> nn.Module:
     """Two convolutions with pooling, two linear layers."""
     filters = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()]
-    head = [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, 10)]
+    head = [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Dropout(), nn.Linear(128, 10)]
     return nn.Sequential(*filters, *head)
 
 
 def accuracy(model, digits) -> float:
     """The share of digits whose largest logit is the right one."""
     model.eval()
-    batches = data.DataLoader(digits, batch_size=500)
     with tg.no_grad():
-        right = sum((model(tg.tensor(x)).argmax(1) == tg.tensor(y)).sum().item() for x, y in batches)
+        hits = [model(tg.tensor(x)).argmax(1) == tg.tensor(y) for x, y in data.DataLoader(digits, batch_size=500)]
     model.train()
-    return right / len(digits)
+    return sum(hit.sum().item() for hit in hits) / len(digits)
 
 
 def train(model, digits, test, args):
@@ -91,21 +92,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cnn", action="store_true", help="a convolutional network instead of an MLP")
     parser.add_argument("--hidden", type=int, nargs="+", default=[256], help="hidden layers of the MLP")
-    defaults = {"epochs": 8, "batch-size": 64, "lr": 1e-3, "seed": 0, "threads": tg.get_num_threads()}
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
+    for name, value in {"epochs": 8, "batch-size": 64, "lr": 1e-3, "seed": 0, "threads": tg.get_num_threads()}.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default {value}")
     parser.add_argument("--save", default="out/mnist.safetensors", help="where the trained model goes")
     parser.add_argument("--plot", nargs="?", const="out/mnist.png", help="draw the learning curve, as PNG")
     parser.add_argument("--quick", action="store_true", help="one short epoch, to see that it runs")
     args = parser.parse_args()
     tg.set_num_threads(args.threads)
+    Path(args.save).parent.mkdir(parents=True, exist_ok=True)
     tg.seed(args.seed)
     digits, test = data.mnist()
     if args.quick:
         args.epochs, digits, test = 1, data.ArrayDataset(*digits[:1000]), data.ArrayDataset(*test[:500])
-    start = time.perf_counter()
-    model = cnn() if args.cnn else MLP(args.hidden)
-    print(f"{len(digits):,} training and {len(test):,} test digits, {sum(p.size for p in model.parameters()):,} parameters")
+    start, model = time.perf_counter(), cnn() if args.cnn else MLP(args.hidden)
+    size = sum(p.size for p in model.parameters())
+    print(f"{len(digits):,} training and {len(test):,} test digits, {size:,} parameters")
     losses, accuracies = train(model, digits, test, args)
     for path in filter(None, (args.save, args.plot)):
         Path(path).parent.mkdir(parents=True, exist_ok=True)

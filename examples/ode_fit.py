@@ -5,6 +5,7 @@ Runge-Kutta loop on tensors; its gradient with respect to the parameters needs n
 
     python examples/ode_fit.py --plot    # writes out/ode_fit.png; needs pip install 'tapegrad[plot]'
 """
+
 from __future__ import annotations
 
 import argparse

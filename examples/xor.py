@@ -1,7 +1,10 @@
 """Learn XOR with a small network, and with --plot draw the decision surface as it forms.
 
-    python examples/xor.py --plot        # writes out/xor.gif; needs pip install 'tapegrad[plot]'
+    python examples/xor.py --plot        # writes out/xor.gif
+
+--plot needs pip install 'tapegrad[plot]'.
 """
+
 from __future__ import annotations
 
 import argparse

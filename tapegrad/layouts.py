@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from .dtypes import DType
+from .errors import OutOfMemory, ShapeError
 
 TABLE_LIMIT = 20_000  # layouts kept before the table is emptied, so that ever new shapes do not grow it
 
@@ -47,6 +48,9 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+MOST_AXES = 64
+MOST_ELEMENTS = 1 << 59  # of 8 bytes each, with room to count and address them in 64 bits
+
 _table: dict[tuple, Layout] = {}
 
 
@@ -63,6 +67,12 @@ def layout(shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None
         if strides is None:
             found = layout(shape, dtype, row_major(shape), device)
         else:
+            if len(shape) > MOST_AXES:
+                raise ShapeError(
+                    f"a shape of {len(shape)} axes was asked for; a tensor has at most {MOST_AXES}, as in NumPy"
+                )
+            if math.prod(n for n in shape if n) > MOST_ELEMENTS:
+                raise OutOfMemory(f"a shape of {shape} was asked for, which has more elements than any memory")
             found = Layout(shape, strides, dtype, device)
         if len(_table) > TABLE_LIMIT:
             _table.clear()

@@ -4,6 +4,7 @@ Nested dicts and lists are flattened to names joined by "/", with a JSON descrip
 of tensors is an ordinary safetensors file that other libraries read. Files are written beside the target, synced and
 renamed, so a crash leaves the old file. Format: https://github.com/huggingface/safetensors.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -171,7 +172,7 @@ def _header(path: Path, payload: bytes) -> dict:
             f"it has {len(payload)} bytes and names a header of {length}"
         )
     try:
-        header = json.loads(payload[8: 8 + length])
+        header = json.loads(payload[8 : 8 + length])
     except (ValueError, RecursionError):
         raise CheckpointError(f"load: the header of {path} is not JSON: damaged, or no safetensors file") from None
     if not isinstance(header, dict):
@@ -180,7 +181,7 @@ def _header(path: Path, payload: bytes) -> dict:
 
 
 def _restore(description: dict, tensors: dict[str, Tensor]) -> Any:
-    (kind, value), = description.items()
+    ((kind, value),) = description.items()
     if kind == "tensor":
         return tensors[value]
     if kind == "value" and (value is None or isinstance(value, bool | int | str)):

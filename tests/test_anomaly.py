@@ -15,7 +15,12 @@ def leaf(values) -> tg.Tensor:
 
 
 def test_forward_names_op_shape_and_line():
-    with tg.detect_anomaly(), pytest.raises(TapeError, match=rf"log made a nan \(input shapes \(2,\)\) at .*{HERE}\(tg\.log\(leaf\(\[1\.0, -1\.0\]\)\)"):
+    with (
+        tg.detect_anomaly(),
+        pytest.raises(
+            TapeError, match=rf"log made a nan \(input shapes \(2,\)\) at .*{HERE}\(tg\.log\(leaf\(\[1\.0, -1\.0\]\)\)"
+        ),
+    ):
         tg.log(leaf([1.0, -1.0]))
 
 
@@ -64,7 +69,10 @@ def test_backward_of_a_where_that_hides_a_log_of_zero():
 def test_backward_of_rows_recorded_outside():
     x = leaf([0.0])
     y = (tg.sqrt(x) * 0.0).sum()
-    with tg.detect_anomaly(), pytest.raises(TapeError, match="in the backward of sqrt, recorded at a line outside detect_anomaly"):
+    with (
+        tg.detect_anomaly(),
+        pytest.raises(TapeError, match="in the backward of sqrt, recorded at a line outside detect_anomaly"),
+    ):
         y.backward()
 
 

@@ -538,10 +538,14 @@ def test_compiled_loop_is_as_fast_as_by_hand():
 
 
 def test_compile_time():
+    def fastest(make):
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            make()(0.5)
+            times.append(time.process_time() - start)
+        return min(times)
+
     partial(plain, 0, 1)(0.5)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        partial(plain, 0, 1)(0.5)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.3
+    # 50-75 ms against 31-52 for the function alone: processor time and a ratio, since the machine may be shared
+    assert fastest(lambda: partial(plain, 0, 1)) < 5 * fastest(lambda: njit(error_model="numpy")(plain))

@@ -39,13 +39,21 @@ def test_results_do_not_require_gradients_at_the_outermost_level():
     x = vector()
     y, pull = tg.vjp(lambda v: v * v, x)
     results = [
-        tg.grad(lambda v: (v**3).sum())(x), *tg.value_and_grad(lambda v: (v**3).sum())(x), y, *pull(vector()),
-        *tg.jvp(lambda v: v**3, (x,), (x,)), tg.jacobian(lambda v: v**3)(x), tg.hessian(lambda v: (v**3).sum())(x), tg.hvp(lambda v: (v**3).sum(), x, x),
+        tg.grad(lambda v: (v**3).sum())(x),
+        *tg.value_and_grad(lambda v: (v**3).sum())(x),
+        y,
+        *pull(vector()),
+        *tg.jvp(lambda v: v**3, (x,), (x,)),
+        tg.jacobian(lambda v: v**3)(x),
+        tg.hessian(lambda v: (v**3).sum())(x),
+        tg.hvp(lambda v: (v**3).sum(), x, x),
     ]
     assert not any(r.requires_grad for r in results)
 
 
-@pytest.mark.parametrize(("argnums", "names"), [(0, "a"), (1, "b"), (-1, "c"), ((0, 2), "ac"), ((-1, 0), "ca"), ([1], ["b"]), ((0, 0), "aa")])
+@pytest.mark.parametrize(
+    ("argnums", "names"), [(0, "a"), (1, "b"), (-1, "c"), ((0, 2), "ac"), ((-1, 0), "ca"), ([1], ["b"]), ((0, 0), "aa")]
+)
 def test_argnums(argnums, names):
     args = {n: vector(V + i) for i, n in enumerate("abc")}
     a, b, c = (t.numpy() for t in args.values())
@@ -64,7 +72,7 @@ def test_keywords_defaults_and_aux():
 
     value, g = tg.value_and_grad(f, has_aux=True)(vector(), power=3)
     close(value[0], 2 * (V**3).sum())
-    assert value[1]["power"] == 3 and value[1]["seen"].shape == (3,)
+    assert value[1]["power"] == 3 and value[1]["seen"].shape == (3,) and not value[1]["seen"].requires_grad
     close(g, 6 * V**2)
     g, aux = tg.grad(f, has_aux=True)(vector(), power=2)
     close(g, 4 * V)
@@ -87,7 +95,11 @@ def test_keywords_defaults_and_aux():
         (lambda: tg.grad(lambda x: x, has_aux=True)(1.0), TapegradError, "has_aux|pair"),
         (lambda: tg.vjp(lambda x: x * 2, vector())[1](tg.ones(2)), ShapeError, r"vjp: gradient has shape \(2,\)"),
         (lambda: tg.jvp(lambda x: x, (vector(),), ()), ShapeError, "1 primals and 0 tangents"),
-        (lambda: tg.jvp(lambda x: x, (vector(),), (tg.ones(2),)), ShapeError, r"jvp: gradient has shape \(2,\)|tangent"),
+        (
+            lambda: tg.jvp(lambda x: x, (vector(),), (tg.ones(2),)),
+            ShapeError,
+            r"jvp: gradient has shape \(2,\)|tangent",
+        ),
         (lambda: tg.hvp(lambda x: x.sum(), (vector(),), (vector(), vector())), ShapeError, "1 primals and 2 tangents"),
         (lambda: tg.hessian(lambda x: x, (0, 1)), DtypeError, "argnums"),
         (lambda: tg.jacobian(lambda x: None)(1.0), DtypeError, "NoneType"),
@@ -261,6 +273,27 @@ def test_the_value_of_value_and_grad_carries_gradients_to_what_it_closes_over():
     close(w.grad, V**2)
 
 
+def test_aux_keeps_gradients_of_what_it_closes_over():
+    w = tg.tensor(V, requires_grad=True)
+    g, (inner, outer) = tg.grad(lambda x: ((x * x).sum(), (x * 2, [x * w])), has_aux=True)(vector())
+    assert not g.requires_grad and not inner.requires_grad
+    outer[0].sum().backward()
+    close(w.grad, V)
+    second = tg.grad(lambda x: tg.grad(lambda y: ((y * y).sum(), y**3), has_aux=True)(x)[1].sum())
+    close(second(vector()), 3 * V**2)
+
+
+def test_seeds_and_tangents_that_require_gradients():
+    for f in (
+        lambda s: tg.hvp(lambda v: (v**3).sum(), vector(), s),
+        lambda s: 2 * tg.jvp(lambda v: v**3, (vector(),), (s,))[1] / vector(),
+        lambda s: 2 * tg.vjp(lambda v: v**3, vector())[1](s)[0] / vector(),
+    ):
+        s = tg.tensor(np.ones(3), requires_grad=True)
+        f(s).sum().backward()
+        close(s.grad, 6 * V)
+
+
 def test_independence_gives_zeros():
     x, y = vector(), vector(V + 1)
     close(tg.grad(lambda a, b: (a * a).sum(), 1)(x, y), np.zeros(3))
@@ -302,7 +335,12 @@ def test_multi_output_ops_inside(rng):
 
 def test_float32_stays_float32():
     x = tg.tensor([1.0, 2.0])
-    for t in (tg.grad(lambda v: (v * v).sum())(x), tg.jacobian(lambda v: v * v)(x), tg.hvp(lambda v: (v**3).sum(), x, x), tg.hessian(lambda v: (v**3).sum())(x)):
+    for t in (
+        tg.grad(lambda v: (v * v).sum())(x),
+        tg.jacobian(lambda v: v * v)(x),
+        tg.hvp(lambda v: (v**3).sum(), x, x),
+        tg.hessian(lambda v: (v**3).sum())(x),
+    ):
         assert t.dtype is tg.float32
 
 
@@ -311,7 +349,12 @@ def test_an_exception_inside_leaves_recording_as_it_was():
         raise ZeroDivisionError
 
     with tg.no_grad():
-        for call in (lambda: tg.grad(broken)(1.0), lambda: tg.jvp(broken, (1.0,), (1.0,)), lambda: tg.jacobian(broken)(1.0), lambda: tg.vjp(broken, 1.0)):
+        for call in (
+            lambda: tg.grad(broken)(1.0),
+            lambda: tg.jvp(broken, (1.0,), (1.0,)),
+            lambda: tg.jacobian(broken)(1.0),
+            lambda: tg.vjp(broken, 1.0),
+        ):
             with pytest.raises(ZeroDivisionError):
                 call()
             assert not (tg.tensor(1.0, requires_grad=True) * 2).requires_grad

@@ -52,9 +52,13 @@ def keyed(draw):
             if common != (1, 2):
                 common = (int(key[-1].sum()),)
         else:
-            cut = common[draw(st.integers(0, len(common))):]
+            cut = common[draw(st.integers(0, len(common))) :]
             count = int(np.prod(cut, dtype=int))
-            key.append(np.array(draw(st.lists(st.integers(-n, n - 1), min_size=count, max_size=count)), dtype=np.int64).reshape(cut))
+            key.append(
+                np.array(
+                    draw(st.lists(st.integers(-n, n - 1), min_size=count, max_size=count)), dtype=np.int64
+                ).reshape(cut)
+            )
         axis += 1
     return shape, tuple(key)
 
@@ -128,10 +132,37 @@ def test_random_assignments_like_numpy(case, scalar):
 @pytest.mark.parametrize(
     "key",
     [
-        0, -1, np.int64(1), slice(1, 3), ..., None, (), [0, 2], [[0, 1], [2, 2]], (..., 0), (None, 0, ..., None), (0, 1, 2), ([0, 1], [1, 2]),
-        (slice(None), [0, 2]), range(2), [True, False, True], np.array([], dtype=int), [], (slice(None), []), (slice(3, 0, -1), slice(None, None, -1)),
-        slice(5, 9), slice(-100, 100), np.zeros((3, 4, 5), bool), np.ones((3, 4, 5), bool), np.ones((3, 4), bool), (0, np.ones((4, 5), bool)),
-        np.array([1, 2], np.uint8), np.array([-1, 2], np.int32), np.array([-1, 2], np.int8), np.array(2), (np.array(0), np.array(1)),
+        0,
+        -1,
+        np.int64(1),
+        slice(1, 3),
+        ...,
+        None,
+        (),
+        [0, 2],
+        [[0, 1], [2, 2]],
+        (..., 0),
+        (None, 0, ..., None),
+        (0, 1, 2),
+        ([0, 1], [1, 2]),
+        (slice(None), [0, 2]),
+        range(2),
+        [True, False, True],
+        np.array([], dtype=int),
+        [],
+        (slice(None), []),
+        (slice(3, 0, -1), slice(None, None, -1)),
+        slice(5, 9),
+        slice(-100, 100),
+        np.zeros((3, 4, 5), bool),
+        np.ones((3, 4, 5), bool),
+        np.ones((3, 4), bool),
+        (0, np.ones((4, 5), bool)),
+        np.array([1, 2], np.uint8),
+        np.array([-1, 2], np.int32),
+        np.array([-1, 2], np.int8),
+        np.array(2),
+        (np.array(0), np.array(1)),
     ],
     ids=repr,
 )

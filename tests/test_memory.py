@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 
@@ -107,10 +108,8 @@ def test_errors_leave_nothing(no_collector):
 
     def fail():
         y = tg.exp(x)
-        try:
+        with contextlib.suppress(ShapeError):
             y @ tg.ones((3, 3))
-        except ShapeError:
-            pass
 
     fail()
     before = used()
@@ -178,10 +177,9 @@ def test_the_limit_is_a_sentence_and_nothing_is_broken_after_it(limit):
     tg.set_memory_limit(tg.memory_stats()["reserved"] + (8 << 20))
     with pytest.raises(OutOfMemory, match=r"the result of .* of [\d,]+ bytes does not fit: .*tg\.set_memory_limit"):
         tg.ones(100_000_000) + 1
+    held = []
     with pytest.raises(MemoryError):
-        held = []
-        while True:
-            held.append(tg.ones(500_000) + tg.exp(x).sum())
+        held.extend(tg.ones(500_000) + tg.exp(x).sum() for _ in range(1_000_000))
     del held
     (x * x).sum().backward()
     assert x.grad.tolist() == [2.0, 4.0]
@@ -220,6 +218,7 @@ HUGE = {
     "zeros of 2**62": lambda: tg.zeros(2**62),
     "zeros of 2**50": lambda: tg.zeros(2**50),
     "zeros of 2**70": lambda: tg.zeros(2**70),
+    "zeros of nothing, but far": lambda: tg.zeros((0, 2**61, 2**61)),
     "ones": lambda: tg.ones((10**6, 10**6, 10**6)),
     "full": lambda: tg.full(2**58, 1.0),
     "full of uint8": lambda: tg.full(2**62, 1, dtype=tg.uint8),
@@ -228,7 +227,9 @@ HUGE = {
     "broadcast and copy": lambda: tg.broadcast_to(tg.ones(1), (2**50,)).copy(),
     "broadcast and reshape": lambda: tg.broadcast_to(tg.ones((2, 1)), (2, 2**50)).reshape((-1,)),
     "outer": lambda: tg.broadcast_to(tg.ones((1, 1)), (2**30, 1)) + tg.broadcast_to(tg.ones((1, 1)), (1, 2**30)),
-    "outer too far": lambda: tg.broadcast_to(tg.ones((1, 1)), (2**40, 1)) + tg.broadcast_to(tg.ones((1, 1)), (1, 2**40)),
+    "outer too far": lambda: (
+        tg.broadcast_to(tg.ones((1, 1)), (2**40, 1)) + tg.broadcast_to(tg.ones((1, 1)), (1, 2**40))
+    ),
     "matmul": lambda: tg.broadcast_to(tg.ones((1, 1)), (2**30, 1)) @ tg.broadcast_to(tg.ones((1, 1)), (1, 2**30)),
     "arange": lambda: tg.arange(2**60),
     "arange of 2**70": lambda: tg.arange(2**70),

@@ -339,6 +339,31 @@ def test_nll_of_log_softmax_is_cross_entropy():
     assert F.nll_loss(x, t, reduction="none").numpy()[2] == 0
 
 
+@pytest.mark.parametrize("index", ["int32", "int64"])
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize("shape", [(1, 1), (37, 10), (5, 1500)])
+def test_cross_entropy_slope(shape, dtype, rtol, index, rng):
+    values, classes = rng.normal(size=shape) * 5, rng.integers(0, shape[1], shape[0]).astype(index)
+    classes[shape[0] // 2] = -100
+    x = tg.tensor(values.astype(dtype), requires_grad=True)
+    F.cross_entropy(x, tg.tensor(classes), reduction="sum").backward()
+    share = np.exp(values - values.max(1, keepdims=True))
+    want = share / share.sum(1, keepdims=True) - (classes[:, None] == np.arange(shape[1]))
+    want[shape[0] // 2] = 0
+    np.testing.assert_allclose(x.grad.numpy(), want, rtol=rtol, atol=rtol)
+    other = x.detach().to("reference").requires_grad_()
+    F.cross_entropy(other, tg.tensor(classes, device="reference"), reduction="sum").backward()
+    np.testing.assert_allclose(other.grad.numpy(), want, rtol=rtol, atol=rtol)
+
+
+def test_cross_entropy_twice_differentiable():
+    x, t = tg.normal(size=(5, 4), dtype=tg.float64), tg.tensor([0, 3, -100, 1, 2])
+    for reduction in ("mean", "sum", "none"):
+        check_grads(lambda v: F.cross_entropy(v, t, reduction=reduction), x)  # noqa: B023
+        slope = tg.grad(lambda v: (F.cross_entropy(v, t, reduction=reduction) ** 2).sum())  # noqa: B023
+        check_grads(slope, x)
+
+
 @pytest.mark.parametrize(
     "call",
     [

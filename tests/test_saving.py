@@ -1,4 +1,5 @@
 """`tg.save` and `tg.load`: what goes round, what other programs write, and files that are damaged or hostile."""
+
 from __future__ import annotations
 
 import json
@@ -62,8 +63,12 @@ def test_special_values_of_floats_come_back(tmp_path):
 def test_tensors_that_are_not_contiguous_come_back_by_value(tmp_path):
     base = tg.arange(24).reshape(2, 3, 4)
     views = {
-        "transposed": base.permute(2, 0, 1), "strided": base[:, ::2, 1::2], "flipped": tg.flip(base, 1),
-        "broadcast": tg.broadcast_to(base[0, 0], (3, 4)), "row": base[1, 2], "scalar": base[1, 2, 3],
+        "transposed": base.permute(2, 0, 1),
+        "strided": base[:, ::2, 1::2],
+        "flipped": tg.flip(base, 1),
+        "broadcast": tg.broadcast_to(base[0, 0], (3, 4)),
+        "row": base[1, 2],
+        "scalar": base[1, 2, 3],
     }
     back = round_trip(tmp_path / "t", views)
     assert list(back) == list(views)
@@ -81,8 +86,32 @@ def test_leaves_and_results_are_saved_by_value(tmp_path):
 
 
 PLAIN = [
-    None, True, False, 0, 1, -(2**63), 2**64, 10**30, -(10**5000), 0.0, 1.5, 5e-324, math.inf, -math.inf, "", "text",
-    'quotes " and \\ and \n', "ünïcödé 漢字 🎉", "\x00", "\ud800", [], (), {}, [[]], ((),), [1, (2, [3, {"four": 4}])],
+    None,
+    True,
+    False,
+    0,
+    1,
+    -(2**63),
+    2**64,
+    10**30,
+    -(10**5000),
+    0.0,
+    1.5,
+    5e-324,
+    math.inf,
+    -math.inf,
+    "",
+    "text",
+    'quotes " and \\ and \n',
+    "ünïcödé 漢字 🎉",
+    "\x00",
+    "\ud800",
+    [],
+    (),
+    {},
+    [[]],
+    ((),),
+    [1, (2, [3, {"four": 4}])],
     {"": {"": None}},
 ]
 
@@ -100,8 +129,25 @@ def test_zero_keeps_its_sign_and_nan_stays(tmp_path):
 
 
 NAMES = [
-    "", "/", "a", "a/b", "a#2", "#2", "a/b#2", "//", "0", "list", "ü", "🎉", " ",
-    "\n", "\x00", '"', "__metadata__", "\ud800", "x" * 5000,
+    "",
+    "/",
+    "a",
+    "a/b",
+    "a#2",
+    "#2",
+    "a/b#2",
+    "//",
+    "0",
+    "list",
+    "ü",
+    "🎉",
+    " ",
+    "\n",
+    "\x00",
+    '"',
+    "__metadata__",
+    "\ud800",
+    "x" * 5000,
 ]
 
 
@@ -150,8 +196,11 @@ def test_plain_safetensors_files_load(tmp_path):
     from safetensors.numpy import load_file, save_file
 
     arrays = {
-        "weight": np.arange(6, dtype=np.float32).reshape(2, 3), "flags": np.array([True, False]),
-        "none": np.zeros((0, 4)), "scalar": np.array(7, np.int64), "bytes": np.arange(3, dtype=np.uint8),
+        "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "flags": np.array([True, False]),
+        "none": np.zeros((0, 4)),
+        "scalar": np.array(7, np.int64),
+        "bytes": np.arange(3, dtype=np.uint8),
         "half": np.array([0.5], np.float16),
         "small": np.array([-3], np.int16),
     }
@@ -250,19 +299,44 @@ def test_integers_too_large_for_int64(tmp_path):
 
 
 STRUCTURES = [
-    "", "{", "3", "null", "[]", "{}", '{"format": "tapegrad-1"}', '{"format": "other-9", "state": {"dict": []}}',
+    "",
+    "{",
+    "3",
+    "null",
+    "[]",
+    "{}",
+    '{"format": "tapegrad-1"}',
+    '{"format": "other-9", "state": {"dict": []}}',
     '{"format": null}',
-    *(json.dumps({"format": "tapegrad-1", "state": state}) for state in (
-        None, 3, [], {}, {"value": 3}, {"tensor": "a"}, {"list": []}, {"dict": 3}, {"dict": [1]}, {"dict": [["a"]]},
-        {"dict": [[1, {"value": 1}]]},
-        {"dict": [[["a"], {"value": 1}]]}, {"dict": [["a", {"tensor": "missing"}]]},
-        {"dict": [["a", {"tensor": ["a"]}]]},
-        {"dict": [["a", {"float": "0x1p999999"}]]}, {"dict": [["a", {"float": 3}]]},
-        {"dict": [["a", {"float": "one"}]]},
-        {"dict": [["a", {"int": "ten"}]]}, {"dict": [["a", {"int": 3.5}]]}, {"dict": [["a", {"value": {"b": []}}]]},
-        {"dict": [["a", {"pickle": "x"}]]}, {"dict": [["a", {"list": 3}]]}, {"dict": [["a", {"value": 1, "list": []}]]},
-        {"dict": "ab"},
-    )),
+    *(
+        json.dumps({"format": "tapegrad-1", "state": state})
+        for state in (
+            None,
+            3,
+            [],
+            {},
+            {"value": 3},
+            {"tensor": "a"},
+            {"list": []},
+            {"dict": 3},
+            {"dict": [1]},
+            {"dict": [["a"]]},
+            {"dict": [[1, {"value": 1}]]},
+            {"dict": [[["a"], {"value": 1}]]},
+            {"dict": [["a", {"tensor": "missing"}]]},
+            {"dict": [["a", {"tensor": ["a"]}]]},
+            {"dict": [["a", {"float": "0x1p999999"}]]},
+            {"dict": [["a", {"float": 3}]]},
+            {"dict": [["a", {"float": "one"}]]},
+            {"dict": [["a", {"int": "ten"}]]},
+            {"dict": [["a", {"int": 3.5}]]},
+            {"dict": [["a", {"value": {"b": []}}]]},
+            {"dict": [["a", {"pickle": "x"}]]},
+            {"dict": [["a", {"list": 3}]]},
+            {"dict": [["a", {"value": 1, "list": []}]]},
+            {"dict": "ab"},
+        )
+    ),
     '{"format": "tapegrad-1", "state": ' + '{"list": [' * 50_000 + "]}" * 50_000 + "}",
     '{"format": "tapegrad-1", "state": {"dict": [["a", {"value": ' + "9" * 5000 + "}]]}}",
 ]
@@ -342,12 +416,20 @@ def test_unsupported_values_name_the_path_inside(tmp_path):
         deep = [deep]
     for state, match in [
         ({"model": {"layers": [tg.ones(1), object()]}}, r"model/layers/1 is a object"),
-        ({"a": {1, 2}}, "a is a set"), ({"a": {"b": 1j}}, "a/b is a complex"), ({"a": b"bytes"}, "a is a bytes"),
-        ({"a": {"b": {3: 1}}}, r"key 3 under a/b"), ({None: 1}, "key None"), ({"a": np.array(["x"])}, "a cannot"),
+        ({"a": {1, 2}}, "a is a set"),
+        ({"a": {"b": 1j}}, "a/b is a complex"),
+        ({"a": b"bytes"}, "a is a bytes"),
+        ({"a": {"b": {3: 1}}}, r"key 3 under a/b"),
+        ({None: 1}, "key None"),
+        ({"a": np.array(["x"])}, "a cannot"),
         ({"a": np.ones(2, complex)}, "a cannot be saved.*complex"),
-        ({"a": nn.Linear(1, 1)}, "a is a Linear.*state_dict"), ([1], "got list"), (tg.ones(1), "got Tensor"),
+        ({"a": nn.Linear(1, 1)}, "a is a Linear.*state_dict"),
+        ([1], "got list"),
+        (tg.ones(1), "got Tensor"),
         (nn.Linear(1, 1), "state_dict"),
-        (cycle, "nested"), ({"a": deep}, "nested"), ({"a": np.int64(3)}, "a is a int64"),
+        (cycle, "nested"),
+        ({"a": deep}, "nested"),
+        ({"a": np.int64(3)}, "a is a int64"),
     ]:
         with pytest.raises(DtypeError, match=match):
             tg.save(path, state)

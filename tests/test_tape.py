@@ -58,7 +58,9 @@ def test_backward_of_a_leaf():
     close(x.grad, 2.0)
 
 
-@pytest.mark.parametrize("make", [lambda: tg.tensor(1.0), lambda: tg.tensor(1.0) * 2, lambda: leaf(1.0).detach(), lambda: leaf(1.0) > 0])
+@pytest.mark.parametrize(
+    "make", [lambda: tg.tensor(1.0), lambda: tg.tensor(1.0) * 2, lambda: leaf(1.0).detach(), lambda: leaf(1.0) > 0]
+)
 def test_backward_where_nothing_was_recorded(make):
     with pytest.raises(TapeError, match="backward: nothing was recorded"):
         make().backward()
@@ -179,7 +181,10 @@ def test_a_ladder_of_diamonds_is_swept_once():
     close(x.grad, 2.0**60)
 
 
-@pytest.mark.parametrize(("left", "right"), [((3, 1), (1, 4)), ((4,), (3, 4)), ((), (2, 3)), ((1,), ()), ((2, 1, 3), (4, 1)), ((1, 1), (5,)), ((0, 3), (1,))])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((3, 1), (1, 4)), ((4,), (3, 4)), ((), (2, 3)), ((1,), ()), ((2, 1, 3), (4, 1)), ((1, 1), (5,)), ((0, 3), (1,))],
+)
 def test_broadcast_gradients_are_summed_back(left, right, rng):
     a, b = rng.normal(size=left), rng.normal(size=right)
     x, y = leaf(a), leaf(b)
@@ -191,7 +196,9 @@ def test_broadcast_gradients_are_summed_back(left, right, rng):
         values = np.broadcast_to(values, full)
         lead = values.ndim - len(shape)
         values = values.sum(axis=tuple(range(lead)))
-        return values.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1 and values.shape[i] != 1), keepdims=True).reshape(shape)
+        return values.sum(
+            axis=tuple(i for i, n in enumerate(shape) if n == 1 and values.shape[i] != 1), keepdims=True
+        ).reshape(shape)
 
     close(x.grad, back(b, left))
     close(y.grad, back(a, right))

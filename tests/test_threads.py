@@ -65,7 +65,13 @@ def test_large_kernels_from_several_threads_at_once():
 def test_a_recorded_tensor_belongs_to_its_thread():
     x = tg.tensor([1.0, 2.0], requires_grad=True)
     y = x * x
-    for use in (lambda: y * 2, lambda: y.sum(), lambda: y[0], lambda: tg.concatenate([y, y]), lambda: tg.grad(lambda v: (v * y).sum())(y)):
+    for use in (
+        lambda: y * 2,
+        lambda: y.sum(),
+        lambda: y[0],
+        lambda: tg.concatenate([y, y]),
+        lambda: tg.grad(lambda v: (v * y).sum())(y),
+    ):
         with pytest.raises(TapeError, match=r"recorded by thread 'MainThread' and is used in thread .*\.detach\(\)"):
             in_thread(use)
     with pytest.raises(TapeError, match="recorded by thread 'MainThread'"):
@@ -118,8 +124,26 @@ def test_the_number_of_threads_changes_no_result(threads, rng):
 
     def compute():
         return bits(
-            x + y, tg.exp(x), tg.sin(x) * y, x.T + 1, x.sum(), x.sum(0), x.sum(1), x.mean(1), x.max(0), x.argmax(1), x.var(0), tg.softmax(x), tg.logsumexp(x, 0),
-            tg.sort(x, 1), x[[5, 700, 3]], x[x > 2], tg.cumsum(x, 1), tg.concatenate([x, x], 1), x > 0, x.T.copy(),
+            x + y,
+            tg.exp(x),
+            tg.sin(x) * y,
+            x.T + 1,
+            x.sum(),
+            x.sum(0),
+            x.sum(1),
+            x.mean(1),
+            x.max(0),
+            x.argmax(1),
+            x.var(0),
+            tg.softmax(x),
+            tg.logsumexp(x, 0),
+            tg.sort(x, 1),
+            x[[5, 700, 3]],
+            x[x > 2],
+            tg.cumsum(x, 1),
+            tg.concatenate([x, x], 1),
+            x > 0,
+            x.T.copy(),
         )
 
     def product():
@@ -173,7 +197,11 @@ def test_changing_the_number_of_threads_while_another_computes(threads):
 def run(program: str, **environment: str) -> str:
     """What a fresh Python prints, after a clean end."""
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=100, env={**os.environ, **environment}
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, **environment},
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     return ended.stdout
@@ -222,8 +250,8 @@ def test_a_forked_child_is_refused(warm):
             return False
         child = os.fork()
         if child == 0:
-            uses = [lambda: x * 2, lambda: tg.zeros(3), lambda: tg.tensor([1.0]), lambda: big + big, lambda: x @ x, lambda: tg.normal(size=(3,)),
-                    lambda: big.sum(), lambda: tg.sort(x), lambda: (x.detach() + 1).sum()]
+            uses = [lambda: x * 2, lambda: tg.zeros(3), lambda: tg.tensor([1.0]), lambda: big + big,
+                    lambda: x @ x, lambda: tg.normal(size=(3,)), lambda: big.sum(), lambda: tg.sort(x), lambda: (x.detach() + 1).sum()]
             if {warm}:
                 uses.append(lambda: y.sum().backward())
             os._exit(0 if all([refused(u) for u in uses]) else 3)

@@ -3,6 +3,7 @@
 The environment is set here, before anything loads OpenBLAS, because asv ignores its configuration's environment
 variables where it is told to use an existing Python.
 """
+
 from __future__ import annotations
 
 import os

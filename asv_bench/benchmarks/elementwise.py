@@ -1,4 +1,5 @@
 """Elementwise kernels on large tensors, forward and with their gradient."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -67,8 +68,13 @@ class Layouts:
     def setup(self, second_operand):
         square = tg.ones((1024, 1024))
         self.x = square
-        self.y = {"contiguous": square, "transposed": square.T, "row": tg.ones((1024,)), "column": tg.ones((1024, 1)),
-                  "strided": tg.ones((1024, 2048))[:, ::2]}[second_operand]
+        self.y = {
+            "contiguous": square,
+            "transposed": square.T,
+            "row": tg.ones((1024,)),
+            "column": tg.ones((1024, 1)),
+            "strided": tg.ones((1024, 2048))[:, ::2],
+        }[second_operand]
         self.time_add(second_operand)
 
     def time_add(self, second_operand):

@@ -1,4 +1,5 @@
 """Runs code in fresh processes: what import, the first step, and a whole command cost. No benchmark is in this file."""
+
 from __future__ import annotations
 
 import os
@@ -12,7 +13,11 @@ from pathlib import Path
 from . import FORCING
 
 SETTINGS = (
-    *FORCING, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TAPEGRAD_NUM_THREADS", "TAPEGRAD_MEMORY_LIMIT",
+    *FORCING,
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "TAPEGRAD_NUM_THREADS",
+    "TAPEGRAD_MEMORY_LIMIT",
     "TAPEGRAD_DATA",
 )
 

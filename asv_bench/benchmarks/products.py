@@ -1,4 +1,5 @@
 """Matrix products, linear algebra, convolutions and pooling."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """What an op costs beside its arithmetic: recording it and sweeping back over it. Times are of `CHAIN` ops."""
+
 from __future__ import annotations
 
 import tapegrad as tg

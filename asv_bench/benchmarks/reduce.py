@@ -1,4 +1,5 @@
 """Reductions, scans, softmax, sorting and indexing of 1024×1024 float32."""
+
 from __future__ import annotations
 
 import numpy as np

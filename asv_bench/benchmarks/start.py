@@ -1,4 +1,5 @@
 """What a fresh process pays: import, and the first step with an empty and with a filled kernel cache."""
+
 from __future__ import annotations
 
 import statistics

@@ -1,4 +1,5 @@
 """Whole training steps: batch from NumPy, forward, backward, optimizer. And the memory they take."""
+
 from __future__ import annotations
 
 import tapegrad as tg

@@ -1,4 +1,5 @@
 """What is timed, shared by asv's benchmarks and `asv_bench.figures`. No benchmark is in this file."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -82,9 +83,16 @@ def mlp(*sizes: int) -> nn.Sequential:
 def cnn() -> nn.Sequential:
     """Two 3×3 convolutions of 32 and 64 channels, pooling, two linear layers."""
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(64 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, 10),
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 7 * 7, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
     )
 
 

@@ -159,7 +159,8 @@ def _write(e: Emitter, k: Kernel, j: int, v: Value, at: str, mask: str | None) -
         name = f"llvm.masked.scatter.{suffix}.v{k.width}p0"
         e.declared[name] = f"declare void @{name}({vector}, <{k.width} x ptr>, i32, <{k.width} x i1>)"
         e.lines.append(
-            f"  call void @{name}({vector} {v.name}, <{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> {mask or 'splat (i1 true)'})"
+            f"  call void @{name}({vector} {v.name}, <{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> "
+            f"{mask or 'splat (i1 true)'})"
         )
 
 

@@ -116,8 +116,8 @@ class Ready:
         executor = _workers(count - 1)
         futures: list[Future] = []
         try:
-            for call in calls[1:]:
-                futures.append(executor.submit(self.kernel, *call))
+            for packed, first, last in calls[1:]:
+                futures.append(executor.submit(self.kernel, packed, first, last))
         except RuntimeError:  # the interpreter is ending and starts no more work: the rest is done here
             pass
         try:

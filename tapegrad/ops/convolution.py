@@ -170,7 +170,8 @@ def conv2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilati
     for n, k, p, d in zip(input.shape[2:], weight.shape[2:], padding, dilation, strict=True):
         if n + p[0] + p[1] < d * (k - 1) + 1:
             raise ShapeError(
-                f"conv2d: filters of {weight.shape[2:]} (dilation {dilation}) do not fit into images of {input.shape[2:]} with padding {padding}"
+                f"conv2d: filters of {weight.shape[2:]} (dilation {dilation}) do not fit into images of "
+                f"{input.shape[2:]} with padding {padding}"
             )
     out = conv_kernel(input, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if bias is not None:

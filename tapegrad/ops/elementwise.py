@@ -241,7 +241,7 @@ def minimum(x, y):
     dtypes="keep", public=False, reference=np.clip, samples=[dict(values=((-2.0, 2.0), (-1.0, -0.5), (0.5, 1.0)))]
 )
 def clip_both(x, low, high):
-    """x limited to [low, high], to `high` where that is below `low`; the gradient passes where low <= x <= high, and goes to the limit elsewhere."""
+    """x limited to [low, high], to `high` where that is below `low`. The gradient passes inside, goes to the limit elsewhere."""
     return x if (low <= x) & (x <= high) else min(max(x, low), high)
 
 

@@ -1,4 +1,5 @@
 """Indexing: gather, scatter, sort, and Python's square brackets."""
+
 from __future__ import annotations
 
 import math
@@ -16,11 +17,14 @@ from .registry import Tensor, composite, primitive, run_with, view
 def integers(x, op_name: str, argument: str):
     """x, after a check that it holds integers."""
     if x.dtype.kind not in "iu":
-        raise DtypeError(f"{op_name}: {argument} must hold integers, not {x.dtype.name}; convert with .astype(tg.int64)")
+        raise DtypeError(
+            f"{op_name}: {argument} must hold integers, not {x.dtype.name}; convert with .astype(tg.int64)"
+        )
     return x if x.dtype.itemsize >= 4 else astype(x, int64)
 
 
 # take: whole slices along one axis
+
 
 @primitive(public=False, builder="take")
 def take_kernel(x: Tensor, indices: Tensor, axis):
@@ -30,7 +34,7 @@ def take_kernel(x: Tensor, indices: Tensor, axis):
 
 @take_kernel.shape
 def _(x, indices, axis):
-    return x.shape[:axis] + indices.shape + x.shape[axis + 1:], x.dtype
+    return x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype
 
 
 @take_kernel.adjoint(0, saves=(1,))
@@ -46,7 +50,7 @@ def index_add(values: Tensor, indices: Tensor, axis, size):
 
 @index_add.shape
 def _(values, indices, axis, size):
-    return (*values.shape[:axis], size, *values.shape[axis + indices.ndim:]), values.dtype
+    return (*values.shape[:axis], size, *values.shape[axis + indices.ndim :]), values.dtype
 
 
 @index_add.adjoint(0, saves=(1,))
@@ -54,8 +58,14 @@ def _(g, y, values, indices, axis, size):
     return take_kernel(g, indices, axis)
 
 
-@composite(method=True, reference=lambda x, indices, axis=None: np.take(x, indices, axis),
-           samples=[dict(shapes=((4, 3),), args=(np.array([[0, 2], [3, 3]]),), attrs=dict(axis=0)), dict(shapes=((2, 5),), args=(np.array([1, -1]),), attrs=dict(axis=1))])
+@composite(
+    method=True,
+    reference=lambda x, indices, axis=None: np.take(x, indices, axis),
+    samples=[
+        dict(shapes=((4, 3),), args=(np.array([[0, 2], [3, 3]]),), attrs=dict(axis=0)),
+        dict(shapes=((2, 5),), args=(np.array([1, -1]),), attrs=dict(axis=1)),
+    ],
+)
 def take(x: Tensor, indices: Tensor, axis=None):
     """x at integer positions along an axis, or of the flattened tensor. Negative positions count from the end."""
     if axis is None:
@@ -64,6 +74,7 @@ def take(x: Tensor, indices: Tensor, axis=None):
 
 
 # take_along_axis: one element per position
+
 
 @primitive(public=False, builder="take_along_axis")
 def take_along_kernel(x: Tensor, indices: Tensor, axis):
@@ -89,7 +100,7 @@ def scatter_kernel(values: Tensor, indices: Tensor, axis, size):
 
 @scatter_kernel.shape
 def _(values, indices, axis, size):
-    return (*values.shape[:axis], size, *values.shape[axis + 1:]), values.dtype
+    return (*values.shape[:axis], size, *values.shape[axis + 1 :]), values.dtype
 
 
 @scatter_kernel.adjoint(0, saves=(1,))
@@ -100,18 +111,25 @@ def _(g, y, values, indices, axis, size):
 def _aligned(x, indices, axis: int, op_name: str):
     """x and indices broadcast against each other on all axes but one."""
     if x.ndim != indices.ndim:
-        raise ShapeError(f"{op_name}: the tensor has {x.ndim} axes and the indices have {indices.ndim}; they must be equal")
+        raise ShapeError(
+            f"{op_name}: the tensor has {x.ndim} axes and the indices have {indices.ndim}; they must be equal"
+        )
     shape = []
     for a, (n, m) in enumerate(zip(x.shape, indices.shape, strict=True)):
         if a != axis and n != m and 1 not in (n, m):
             raise ShapeError(f"{op_name}: shapes {x.shape} and {indices.shape} do not agree on axis {a}")
         shape.append(n if m == 1 else m)
-    return (broadcast_to(x, tuple(n if a != axis else x.shape[a] for a, n in enumerate(shape))),
-            broadcast_to(indices, tuple(n if a != axis else indices.shape[a] for a, n in enumerate(shape))))
+    return (
+        broadcast_to(x, tuple(n if a != axis else x.shape[a] for a, n in enumerate(shape))),
+        broadcast_to(indices, tuple(n if a != axis else indices.shape[a] for a, n in enumerate(shape))),
+    )
 
 
-@composite(method=True, reference=lambda x, indices, axis: np.take_along_axis(x, indices, axis),
-           samples=[dict(shapes=((3, 4),), args=(np.array([[0, 3], [1, 1], [2, -1]]), 1))])
+@composite(
+    method=True,
+    reference=lambda x, indices, axis: np.take_along_axis(x, indices, axis),
+    samples=[dict(shapes=((3, 4),), args=(np.array([[0, 3], [1, 1], [2, -1]]), 1))],
+)
 def take_along_axis(x: Tensor, indices: Tensor, axis):
     """For each position of `indices`, the element of x at that position along `axis`."""
     axis = one_axis(axis, x.ndim, "take_along_axis")
@@ -127,7 +145,17 @@ def _scatter_add(x, indices, values, axis=0):
     return out
 
 
-@composite(method=True, reference=_scatter_add, samples=[dict(shapes=((3, 4),), args=(np.array([[0, 2], [1, 1], [2, -1]]), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])), attrs=dict(axis=1))])
+@composite(
+    method=True,
+    reference=_scatter_add,
+    samples=[
+        dict(
+            shapes=((3, 4),),
+            args=(np.array([[0, 2], [1, 1], [2, -1]]), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])),
+            attrs=dict(axis=1),
+        )
+    ],
+)
 def scatter_add(x: Tensor, indices: Tensor, values: Tensor, axis=0):
     """x with each of `values` added at its position of `indices` along `axis`; positions named twice add up."""
     axis = one_axis(axis, x.ndim, "scatter_add")
@@ -135,7 +163,9 @@ def scatter_add(x: Tensor, indices: Tensor, values: Tensor, axis=0):
     values = broadcast_to(values, indices.shape)
     for a, (n, m) in enumerate(zip(x.shape, indices.shape, strict=True) if x.ndim == indices.ndim else [(0, -1)]):
         if a != axis and n != m:
-            raise ShapeError(f"scatter_add: x has shape {x.shape} and the indices {indices.shape}; all axes but axis {axis} must be equal")
+            raise ShapeError(
+                f"scatter_add: x has shape {x.shape} and the indices {indices.shape}; all axes but axis {axis} must be equal"
+            )
     return x + scatter_kernel(values, indices, axis, x.shape[axis])
 
 
@@ -147,10 +177,15 @@ def one_hot(x: Tensor, num_classes, dtype=None):
     """
     from .creation import eye
 
-    return take(eye(operator.index(num_classes), dtype=as_dtype(dtype) if dtype is not None else DEFAULT, device=x.device), integers(x, "one_hot", "x"), 0)
+    return take(
+        eye(operator.index(num_classes), dtype=as_dtype(dtype) if dtype is not None else DEFAULT, device=x.device),
+        integers(x, "one_hot", "x"),
+        0,
+    )
 
 
 # order
+
 
 @primitive(public=False, differentiable=False, builder="argsort")
 def argsort_kernel(x: Tensor, axis, descending):
@@ -168,13 +203,21 @@ def _sorted(x, axis=-1, descending=False):
     return np.flip(s, axis) if descending else s
 
 
-@composite(method=True, reference=lambda x, axis=-1, descending=False: np.argsort(-x if descending else x, axis, stable=True), samples=[dict(shapes=((3, 5),)), dict(shapes=((4, 3),), attrs=dict(axis=0, descending=True))])
+@composite(
+    method=True,
+    reference=lambda x, axis=-1, descending=False: np.argsort(-x if descending else x, axis, stable=True),
+    samples=[dict(shapes=((3, 5),)), dict(shapes=((4, 3),), attrs=dict(axis=0, descending=True))],
+)
 def argsort(x: Tensor, axis=-1, descending=False):
     """The int64 positions that sort x along an axis. Stable; nan comes last."""
     return argsort_kernel(x, one_axis(axis, x.ndim, "argsort"), bool(descending))
 
 
-@composite(method=True, reference=_sorted, samples=[dict(shapes=((3, 5),)), dict(shapes=((4, 3),), attrs=dict(axis=0, descending=True))])
+@composite(
+    method=True,
+    reference=_sorted,
+    samples=[dict(shapes=((3, 5),)), dict(shapes=((4, 3),), attrs=dict(axis=0, descending=True))],
+)
 def sort(x: Tensor, axis=-1, descending=False):
     """x sorted along an axis. Stable; nan comes last."""
     axis = one_axis(axis, x.ndim, "sort")
@@ -186,7 +229,11 @@ def _topk(x, k, axis=-1, largest=True):
     return np.take_along_axis(x, order, axis), order
 
 
-@composite(method=True, reference=_topk, samples=[dict(shapes=((3, 5),), args=(2,)), dict(shapes=((4, 3),), args=(3,), attrs=dict(axis=0, largest=False))])
+@composite(
+    method=True,
+    reference=_topk,
+    samples=[dict(shapes=((3, 5),), args=(2,)), dict(shapes=((4, 3),), args=(3,), attrs=dict(axis=0, largest=False))],
+)
 def topk(x: Tensor, k, axis=-1, largest=True):
     """The k largest (or smallest) elements along an axis, in order, and their positions."""
     axis, k = one_axis(axis, x.ndim, "topk"), operator.index(k)
@@ -199,6 +246,7 @@ def topk(x: Tensor, k, axis=-1, largest=True):
 
 
 # square brackets
+
 
 @primitive(public=False, differentiable=False, outputs=2)
 def nonzero_flat(mask: Tensor):
@@ -221,7 +269,7 @@ def _true_positions(mask):
 def nonzero(x: Tensor):
     """The positions of the elements that are not 0, one int64 tensor for each axis."""
     flat = _true_positions(x != 0)
-    return tuple(flat // math.prod(x.shape[a + 1:]) % x.shape[a] for a in range(x.ndim))
+    return tuple(flat // math.prod(x.shape[a + 1 :]) % x.shape[a] for a in range(x.ndim))
 
 
 @view(public=False)
@@ -258,7 +306,9 @@ def index(x, key):
             except TypeError:
                 raise DtypeError(f"index: the slice {item} has a part that is not an integer") from None
             except ValueError:
-                raise ShapeError(f"index: the slice {item} has step 0; a step is at least 1, or negative to go backwards") from None
+                raise ShapeError(
+                    f"index: the slice {item} has step 0; a step is at least 1, or negative to go backwards"
+                ) from None
             count = len(range(first, last, step))
             part = (first if count else 0, count, step)
             shape.append(count)
@@ -289,7 +339,12 @@ def _expanded(x, key) -> list:
         elif isinstance(item, bool | np.bool_):
             raise DtypeError("index: a single True or False is not an index; use a mask of the tensor's shape")
         elif hasattr(item, "__index__") and not getattr(item, "shape", ()):
-            items.append(operator.index(item))
+            try:
+                items.append(operator.index(item))
+            except TypeError:
+                raise DtypeError(
+                    f"index: {item!r} is not an integer; a single number as an index must be one"
+                ) from None
         else:
             items.extend(_array_items(item, x, items))
     used = sum(1 for i in items if i is not None and i is not Ellipsis)
@@ -299,7 +354,7 @@ def _expanded(x, key) -> list:
     if len(dots) > 1:
         raise ShapeError("index: '...' may stand once")
     at = dots[0] if dots else len(items)
-    return [*items[:at], *[slice(None)] * (x.ndim - used), *items[at + len(dots):]]
+    return [*items[:at], *[slice(None)] * (x.ndim - used), *items[at + len(dots) :]]
 
 
 def _array_items(item, x, before: list) -> list:
@@ -312,8 +367,10 @@ def _array_items(item, x, before: list) -> list:
             t = astype(t, int64)
         return [integers(t, "index", "an index")]
     first = sum(1 for i in before if i is not None and i is not Ellipsis)
-    if Ellipsis not in before and t.shape != x.shape[first: first + t.ndim]:
-        raise IndexOutOfRange(f"index: a mask of shape {t.shape} does not fit axes {first} to {first + t.ndim - 1} of shape {x.shape}")
+    if Ellipsis not in before and t.shape != x.shape[first : first + t.ndim]:
+        raise IndexOutOfRange(
+            f"index: a mask of shape {t.shape} does not fit axes {first} to {first + t.ndim - 1} of shape {x.shape}"
+        )
     return list(nonzero(t)) if t.ndim else []
 
 
@@ -333,7 +390,9 @@ def _gathered(x, arrays: list, apart: bool):
     axes = [a for a, _ in arrays]
     shape = np.broadcast_shapes(*(t.shape for _, t in arrays)) if _broadcasts([t.shape for _, t in arrays]) else None
     if shape is None:
-        raise ShapeError(f"index: index arrays of shapes {', '.join(str(t.shape) for _, t in arrays)} do not broadcast together")
+        raise ShapeError(
+            f"index: index arrays of shapes {', '.join(str(t.shape) for _, t in arrays)} do not broadcast together"
+        )
     if len(arrays) == 1 and not apart:
         return take_kernel(x, arrays[0][1], axes[0])
     front = 0 if apart else axes[0]
@@ -345,8 +404,8 @@ def _gathered(x, arrays: list, apart: bool):
         t = _wrapped(t, n, a)
         flat = t if flat is None else flat * n + t
     x = permute(x, tuple(order))
-    joined = math.prod(x.shape[front: front + len(axes)])
-    x = reshape(x, (*x.shape[:front], joined, *x.shape[front + len(axes):]))
+    joined = math.prod(x.shape[front : front + len(axes)])
+    x = reshape(x, (*x.shape[:front], joined, *x.shape[front + len(axes) :]))
     return take_kernel(x, broadcast_to(flat, tuple(shape)), front)
 
 
@@ -367,6 +426,3 @@ def _wrapped(t, n: int, axis: int):
     if t.size and (smallest(t).item() < -n or largest(t).item() >= n):
         raise IndexOutOfRange(f"index: a position is out of range for axis {axis} with {n} elements")
     return where(t < 0, t + n, t)
-
-
-

@@ -312,7 +312,10 @@ def _solve(a, b):
     ],
 )
 def solve(a: Tensor, b: Tensor):
-    """x with a @ x = b. b is one vector (1-D), or matrices whose leading axes broadcast with those of a. Raises KernelError where a is singular."""
+    """x with a @ x = b. b is one vector (1-D), or matrices whose leading axes broadcast with those of a.
+
+    Raises KernelError where a is singular.
+    """
     a = _matrix(a, "linalg.solve")
     vector = b.ndim == 1
     right = expand_dims(b, 1) if vector else b

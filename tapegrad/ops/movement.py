@@ -1,4 +1,5 @@
 """Ops that move elements or look at them another way: views where strides can say it, copies elsewhere."""
+
 from __future__ import annotations
 
 import math
@@ -29,7 +30,11 @@ def cast(x):
     return x
 
 
-@composite(method=True, reference=lambda x, dtype: x.astype(as_dtype(dtype).numpy), samples=[dict(shapes=((3, 4),), attrs=dict(dtype="float64"))])
+@composite(
+    method=True,
+    reference=lambda x, dtype: x.astype(as_dtype(dtype).numpy),
+    samples=[dict(shapes=((3, 4),), attrs=dict(dtype="float64"))],
+)
 def astype(x: Tensor, dtype):
     """x converted to `dtype`; x itself where it has it already. Floats outside an integer's range are clamped to it."""
     dtype = as_dtype(dtype)
@@ -72,8 +77,11 @@ def _(g, y, x, shape):
     return reshape(g, x.shape)
 
 
-@composite(method=True, reference=lambda x, *shape: np.reshape(x, shape[0] if len(shape) == 1 else shape),
-           samples=[dict(shapes=((2, 6),), args=((3, 4),)), dict(shapes=((2, 6),), args=((-1,),))])
+@composite(
+    method=True,
+    reference=lambda x, *shape: np.reshape(x, shape[0] if len(shape) == 1 else shape),
+    samples=[dict(shapes=((2, 6),), args=((3, 4),)), dict(shapes=((2, 6),), args=((-1,),))],
+)
 def reshape(x: Tensor, *shape):
     """x under another shape of as many elements; one length may be -1. A view where x is contiguous."""
     wanted = _shape_argument(shape, "reshape")
@@ -83,7 +91,9 @@ def reshape(x: Tensor, *shape):
             raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not divide into {wanted}")
         wanted = tuple(x.size // rest if n == -1 else n for n in wanted)
     if any(n < 0 for n in wanted) or math.prod(wanted) != x.size:
-        raise ShapeError(f"reshape: shape {x.shape} has {x.size} elements, {wanted} does not; only one length may be -1")
+        raise ShapeError(
+            f"reshape: shape {x.shape} has {x.size} elements, {wanted} does not; only one length may be -1"
+        )
     if wanted == x.shape:
         return x
     if not x.is_contiguous() and [n for n in wanted if n != 1] != [n for n in x.shape if n != 1]:
@@ -91,8 +101,11 @@ def reshape(x: Tensor, *shape):
     return reshape_view(x, wanted)
 
 
-@composite(method=True, reference=lambda x, start_dim=0, end_dim=-1: x.reshape(x.shape[:start_dim] + (-1,)),
-           samples=[dict(shapes=((2, 3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(start_dim=1))])
+@composite(
+    method=True,
+    reference=lambda x, start_dim=0, end_dim=-1: x.reshape(x.shape[:start_dim] + (-1,)),
+    samples=[dict(shapes=((2, 3, 4),)), dict(shapes=((2, 3, 4),), attrs=dict(start_dim=1))],
+)
 def flatten(x: Tensor, start_dim=0, end_dim=-1):
     """Axes start_dim to end_dim joined into one."""
     if x.ndim == 0:
@@ -100,7 +113,7 @@ def flatten(x: Tensor, start_dim=0, end_dim=-1):
     first, last = one_axis(start_dim, x.ndim, "flatten"), one_axis(end_dim, x.ndim, "flatten")
     if first > last:
         raise ShapeError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim}")
-    return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
+    return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
 
 
 @view(public=False)
@@ -119,8 +132,11 @@ def _(g, y, x, axes):
     return permute_view(g, tuple(sorted(range(len(axes)), key=axes.__getitem__)))
 
 
-@composite(method=True, reference=lambda x, *axes: np.transpose(x, axes[0] if len(axes) == 1 else axes),
-           samples=[dict(shapes=((2, 3, 4),), args=((2, 0, 1),))])
+@composite(
+    method=True,
+    reference=lambda x, *axes: np.transpose(x, axes[0] if len(axes) == 1 else axes),
+    samples=[dict(shapes=((2, 3, 4),), args=((2, 0, 1),))],
+)
 def permute(x: Tensor, *axes):
     """x with its axes in the order given. A view."""
     wanted = _shape_argument(axes, "permute")
@@ -136,7 +152,9 @@ def transpose(x: Tensor, axes=None):
     return permute(x, tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 
 
-@composite(method=True, reference=lambda x, a, b: np.swapaxes(x, a, b), samples=[dict(shapes=((2, 3, 4),), args=(0, 2))])
+@composite(
+    method=True, reference=lambda x, a, b: np.swapaxes(x, a, b), samples=[dict(shapes=((2, 3, 4),), args=(0, 2))]
+)
 def swapaxes(x: Tensor, axis1, axis2):
     """x with two axes exchanged. A view."""
     axes = list(range(x.ndim))
@@ -145,7 +163,11 @@ def swapaxes(x: Tensor, axis1, axis2):
     return permute_view(x, tuple(axes))
 
 
-@composite(method=True, reference=lambda x, axis: np.expand_dims(x, axis), samples=[dict(shapes=((3, 4),), args=(1,)), dict(shapes=((3,),), args=((0, -1),))])
+@composite(
+    method=True,
+    reference=lambda x, axis: np.expand_dims(x, axis),
+    samples=[dict(shapes=((3, 4),), args=(1,)), dict(shapes=((3,),), args=((0, -1),))],
+)
 def expand_dims(x: Tensor, axis):
     """x with axes of length 1 at the places given in the result. A view."""
     listed = axis if isinstance(axis, tuple | list) else (axis,)
@@ -156,7 +178,11 @@ def expand_dims(x: Tensor, axis):
     return reshape_view(x, tuple(1 if i in places else next(rest) for i in range(x.ndim + len(places))))
 
 
-@composite(method=True, reference=lambda x, axis=None: np.squeeze(x, axis), samples=[dict(shapes=((3, 1, 4),)), dict(shapes=((1, 3, 1),), attrs=dict(axis=0))])
+@composite(
+    method=True,
+    reference=lambda x, axis=None: np.squeeze(x, axis),
+    samples=[dict(shapes=((3, 1, 4),)), dict(shapes=((1, 3, 1),), attrs=dict(axis=0))],
+)
 def squeeze(x: Tensor, axis=None):
     """x without its axes of length 1, or without those given. A view."""
     axes = tuple(i for i, n in enumerate(x.shape) if n == 1) if axis is None else many_axes(axis, x.ndim, "squeeze")
@@ -184,13 +210,23 @@ def _(g, y, x, shape):
     return g  # summed to x's shape where all gradients are
 
 
-@composite(method=True, reference=lambda x, *shape: np.broadcast_to(x, shape[0]), samples=[dict(shapes=((3, 1),), args=((2, 3, 4),))])
+@composite(
+    method=True,
+    reference=lambda x, *shape: np.broadcast_to(x, shape[0]),
+    samples=[dict(shapes=((3, 1),), args=((2, 3, 4),))],
+)
 def broadcast_to(x: Tensor, *shape):
     """x repeated to `shape` by the broadcasting rule. A view: no element is copied."""
     wanted = _shape_argument(shape, "broadcast_to")
     lead = len(wanted) - x.ndim
-    if lead < 0 or any(n < 0 for n in wanted) or any(n not in (1, w) for n, w in zip(x.shape, wanted[lead:], strict=True)):
-        raise ShapeError(f"broadcast_to: shape {x.shape} does not broadcast to {wanted}; axes must be equal or 1, counted from the last")
+    if (
+        lead < 0
+        or any(n < 0 for n in wanted)
+        or any(n not in (1, w) for n, w in zip(x.shape, wanted[lead:], strict=True))
+    ):
+        raise ShapeError(
+            f"broadcast_to: shape {x.shape} does not broadcast to {wanted}; axes must be equal or 1, counted from the last"
+        )
     return x if wanted == x.shape else broadcast_view(x, wanted)
 
 
@@ -227,7 +263,11 @@ def _(g, y, x, shape, starts, steps):
     return slice_view(g, starts, x.shape, steps)
 
 
-@composite(method=True, reference=lambda x, axis=None: np.flip(x, axis), samples=[dict(shapes=((3, 4),)), dict(shapes=((3, 4),), attrs=dict(axis=1))])
+@composite(
+    method=True,
+    reference=lambda x, axis=None: np.flip(x, axis),
+    samples=[dict(shapes=((3, 4),)), dict(shapes=((3, 4),), attrs=dict(axis=1))],
+)
 def flip(x: Tensor, axis=None):
     """x in reverse order along the axes given, or all. A view."""
     axes = many_axes(axis, x.ndim, "flip")
@@ -244,7 +284,7 @@ def concatenate_same(*tensors, axis):
 @concatenate_same.shape
 def _(*xs, axis):
     first = xs[0]
-    return (*first.shape[:axis], sum(x.shape[axis] for x in xs), *first.shape[axis + 1:]), first.dtype
+    return (*first.shape[:axis], sum(x.shape[axis] for x in xs), *first.shape[axis + 1 :]), first.dtype
 
 
 @concatenate_same.adjoint(saves=())
@@ -272,7 +312,13 @@ def _sequence(tensors, op_name: str) -> list:
     return [astype(t, meet) for t in made]
 
 
-@composite(reference=lambda tensors, axis=0: np.concatenate(tensors, axis), samples=[dict(shapes=((2, 3), (1, 3), (4, 3)), gather=True), dict(shapes=((2, 3), (2, 1)), gather=True, attrs=dict(axis=-1))])
+@composite(
+    reference=lambda tensors, axis=0: np.concatenate(tensors, axis),
+    samples=[
+        dict(shapes=((2, 3), (1, 3), (4, 3)), gather=True),
+        dict(shapes=((2, 3), (2, 1)), gather=True, attrs=dict(axis=-1)),
+    ],
+)
 def concatenate(tensors, axis=0):
     """Tensors joined along an existing axis; axis=None joins them flattened."""
     made = _sequence(tensors, "concatenate")
@@ -280,12 +326,19 @@ def concatenate(tensors, axis=0):
         made, axis = [reshape(t, (-1,)) for t in made], 0
     axis = one_axis(axis, made[0].ndim, "concatenate")
     for i, t in enumerate(made):
-        if t.ndim != made[0].ndim or any(a != b for k, (a, b) in enumerate(zip(t.shape, made[0].shape, strict=True)) if k != axis):
-            raise ShapeError(f"concatenate: tensor {i} has shape {t.shape}, the first has {made[0].shape}; all axes but axis {axis} must be equal")
+        if t.ndim != made[0].ndim or any(
+            a != b for k, (a, b) in enumerate(zip(t.shape, made[0].shape, strict=True)) if k != axis
+        ):
+            raise ShapeError(
+                f"concatenate: tensor {i} has shape {t.shape}, the first has {made[0].shape}; all axes but axis {axis} must be equal"
+            )
     return concatenate_same(*made, axis=axis)
 
 
-@composite(reference=lambda tensors, axis=0: np.stack(tensors, axis), samples=[dict(shapes=((2, 3), (2, 3)), gather=True, attrs=dict(axis=1))])
+@composite(
+    reference=lambda tensors, axis=0: np.stack(tensors, axis),
+    samples=[dict(shapes=((2, 3), (2, 3)), gather=True, attrs=dict(axis=1))],
+)
 def stack(tensors, axis=0):
     """Tensors of one shape joined along a new axis."""
     made = _sequence(tensors, "stack")
@@ -296,7 +349,11 @@ def stack(tensors, axis=0):
     return concatenate_same(*(expand_dims(t, axis) for t in made), axis=axis)
 
 
-@composite(method=True, reference=lambda x, n, axis=0: tuple(np.split(x, n, axis)), samples=[dict(shapes=((6, 2),), args=(3,)), dict(shapes=((5, 2),), args=((1, 3),))])
+@composite(
+    method=True,
+    reference=lambda x, n, axis=0: tuple(np.split(x, n, axis)),
+    samples=[dict(shapes=((6, 2),), args=(3,)), dict(shapes=((5, 2),), args=((1, 3),))],
+)
 def split(x: Tensor, indices_or_sections, axis=0):
     """x cut along an axis: into that many equal parts, or before each of the indices given. A tuple of views."""
     axis = one_axis(axis, x.ndim, "split")
@@ -306,7 +363,9 @@ def split(x: Tensor, indices_or_sections, axis=0):
     else:
         count = operator.index(indices_or_sections)
         if count < 1 or n % count:
-            raise ShapeError(f"split: axis {axis} of length {n} does not divide into {count} equal parts; give a list of indices instead")
+            raise ShapeError(
+                f"split: axis {axis} of length {n} does not divide into {count} equal parts; give a list of indices instead"
+            )
         cuts = [n // count * i for i in range(1, count)]
     bounds = [0, *cuts, n]
     parts = []
@@ -347,12 +406,17 @@ def _pads(pad_width, ndim: int) -> tuple[tuple[int, int], ...]:
     if len(listed) == 1:
         listed = listed * ndim
     if len(listed) != ndim or not all(isinstance(p, tuple) and len(p) == 2 for p in listed):
-        raise ShapeError(f"pad: pad_width is a number, (before, after), or one such pair for each of the {ndim} axes, not {pad_width!r}")
+        raise ShapeError(
+            f"pad: pad_width is a number, (before, after), or one such pair for each of the {ndim} axes, not {pad_width!r}"
+        )
     return tuple(listed)
 
 
-@composite(method=True, reference=lambda x, pad_width, constant_values=0: np.pad(x, pad_width, constant_values=constant_values),
-           samples=[dict(shapes=((2, 3),), args=(((1, 2), (0, 1)),)), dict(shapes=((3,),), args=(2,))])
+@composite(
+    method=True,
+    reference=lambda x, pad_width, constant_values=0: np.pad(x, pad_width, constant_values=constant_values),
+    samples=[dict(shapes=((2, 3),), args=(((1, 2), (0, 1)),)), dict(shapes=((3,),), args=(2,))],
+)
 def pad(x: Tensor, pad_width, constant_values=0):
     """x with `constant_values` around it; pad_width as in NumPy: a number, (before, after), or such a pair for each axis."""
     from .registry import _interpreter
@@ -370,7 +434,11 @@ def where_scalar(value: Tensor):
     return value
 
 
-@composite(method=True, reference=lambda x, shift, axis=None: np.roll(x, shift, axis), samples=[dict(shapes=((5,),), args=(2,)), dict(shapes=((3, 4),), args=(-1,), attrs=dict(axis=1))])
+@composite(
+    method=True,
+    reference=lambda x, shift, axis=None: np.roll(x, shift, axis),
+    samples=[dict(shapes=((5,),), args=(2,)), dict(shapes=((3, 4),), args=(-1,), attrs=dict(axis=1))],
+)
 def roll(x: Tensor, shift, axis=None):
     """x with its elements moved by `shift` along an axis, those that fall off coming in at the other end."""
     if axis is None:
@@ -384,7 +452,11 @@ def roll(x: Tensor, shift, axis=None):
     return concatenate([high, low], axis)
 
 
-@composite(method=True, reference=lambda x, repeats, axis=None: np.repeat(x, repeats, axis), samples=[dict(shapes=((2, 3),), args=(2,), attrs=dict(axis=1)), dict(shapes=((3,),), args=(3,))])
+@composite(
+    method=True,
+    reference=lambda x, repeats, axis=None: np.repeat(x, repeats, axis),
+    samples=[dict(shapes=((2, 3),), args=(2,), attrs=dict(axis=1)), dict(shapes=((3,),), args=(3,))],
+)
 def repeat(x: Tensor, repeats, axis=None):
     """Each element `repeats` times in a row, along an axis or flattened."""
     if axis is None:
@@ -392,11 +464,15 @@ def repeat(x: Tensor, repeats, axis=None):
     axis, count = one_axis(axis, x.ndim, "repeat"), operator.index(repeats)
     if count < 0:
         raise ShapeError(f"repeat: repeats is {count}; it must not be negative")
-    wide = (*x.shape[:axis + 1], count, *x.shape[axis + 1:])
-    return reshape(broadcast_to(expand_dims(x, axis + 1), wide), (*x.shape[:axis], x.shape[axis] * count, *x.shape[axis + 1:]))
+    wide = (*x.shape[: axis + 1], count, *x.shape[axis + 1 :])
+    return reshape(
+        broadcast_to(expand_dims(x, axis + 1), wide), (*x.shape[:axis], x.shape[axis] * count, *x.shape[axis + 1 :])
+    )
 
 
-@composite(method=True, reference=np.tile, samples=[dict(shapes=((2, 3),), args=((2, 2),)), dict(shapes=((3,),), args=(2,))])
+@composite(
+    method=True, reference=np.tile, samples=[dict(shapes=((2, 3),), args=((2, 2),)), dict(shapes=((3,),), args=(2,))]
+)
 def tile(x: Tensor, repetitions):
     """x laid side by side, `repetitions` times along each axis."""
     counts = _shape_argument((repetitions,), "tile")
@@ -407,4 +483,3 @@ def tile(x: Tensor, repetitions):
     x = reshape(x, tuple(k for n in shape for k in (1, n)))
     wide = tuple(k for n, c in zip(shape, counts, strict=True) for k in (c, n))
     return reshape(broadcast_to(x, wide), tuple(n * c for n, c in zip(shape, counts, strict=True)))
-

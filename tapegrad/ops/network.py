@@ -159,7 +159,8 @@ def cross_entropy(input: Tensor, target: Tensor, ignore_index=-100, reduction="m
         return reduce_losses(-sum_over(target * log_softmax(input, axis), axis), reduction, "cross_entropy")
     if input.ndim == 0 or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
         raise ShapeError(
-            f"cross_entropy: logits have shape {input.shape} (N, C, …), so classes need {input.shape[:1] + input.shape[2:]}; they have {target.shape}"
+            f"cross_entropy: logits have shape {input.shape} (N, C, …), so classes need "
+            f"{input.shape[:1] + input.shape[2:]}; they have {target.shape}"
         )
     target = integers(target, "cross_entropy", "target")
     if input.ndim == 1:
@@ -221,7 +222,8 @@ def linear(input: Tensor, weight: Tensor, bias=None):
     """input @ weight.T + bias, with weight (out, in)."""
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise ShapeError(
-            f"linear: input has shape {input.shape} and weight {weight.shape} (out, in); the last axis of the input must be {weight.shape[-1]}"
+            f"linear: input has shape {input.shape} and weight {weight.shape} (out, in); the last axis of the "
+            f"input must be {weight.shape[-1]}"
         )
     out = input @ weight.T
     return out if bias is None else out + bias

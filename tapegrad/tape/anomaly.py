@@ -1,4 +1,5 @@
 """`detect_anomaly`: names the first op, forward or backward, that makes a nan, and the user's line."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -45,4 +46,6 @@ def inspect(op, inputs, results) -> None:
     row = local.state.sweeping
     if row is not None:
         where = f"in the backward of {row.op.title}, recorded at {row.line or 'a line outside detect_anomaly'}"
-    raise TapeError(f"{what} (input shapes {shapes}) {where}. Look at the values there: a log or sqrt of 0, a division by 0, an overflow.")
+    raise TapeError(
+        f"{what} (input shapes {shapes}) {where}. Look at the values there: a log or sqrt of 0, a division by 0, an overflow."
+    )

@@ -3,6 +3,7 @@
 A call looks up its `Prepared` by the identity of the input layouts, takes output buffers from the pool, runs the steps and,
 where recording is on and an input is differentiable, appends a row.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -25,7 +26,9 @@ from .pool import POOL, Buffer
 from .state import local, order, user_line
 from .tensor import Row, Tensor
 
-HEAVY = 1 << 16  # bytes an op touches from which the interpreter's lock is dropped; taking it back costs about as much as 64 KiB
+HEAVY = (
+    1 << 16
+)  # bytes an op touches from which the interpreter's lock is dropped; taking it back costs about as much as 64 KiB
 LAUNCHES = 4096  # prepared launches kept per op
 SCALARS = (bool, int, float)
 
@@ -223,6 +226,7 @@ def contiguous_copy(t: Tensor) -> Tensor:
 
 # recording
 
+
 def record(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, results: tuple[Tensor, ...], state) -> None:
     """Append the row that made `results`."""
     parents: tuple
@@ -241,7 +245,7 @@ def record(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, results: tupl
     else:
         parents = tuple([t.node for t in inputs])
         keeps, needs_output = op.keeps.get(tuple([p is not None for p in parents])) or kept(op, parents)
-        row = Row(op, parents, tuple([t if k else t.layout for t, k in zip(inputs, keeps)]), attrs, order(), state)  # noqa: B905
+        row = Row(op, parents, tuple([t if k else t.layout for t, k in zip(inputs, keeps)]), attrs, order(), state)
         indexed = False
         for t in inputs:
             if t.index:
@@ -282,6 +286,7 @@ def kept(op: Op, parents: tuple) -> tuple[tuple[bool, ...], bool]:
 
 
 # inputs
+
 
 def coerce(op: Op, args: tuple) -> tuple[Tensor, ...]:
     """All inputs as tensors; Python scalars take the dtype of the tensors beside them."""
@@ -351,12 +356,16 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
         elif dtype.kind in "iu" and isinstance(value, float) and value.is_integer():
             value = int(value)
         packed = struct.pack(FORMATS[dtype.name], value)
-    except OverflowError:  # of an int beyond float64, which stays an int, or of a float beyond float32, which becomes inf
+    except (
+        OverflowError
+    ):  # of an int beyond float64, which stays an int, or of a float beyond float32, which becomes inf
         packed = struct.pack("f", math.copysign(math.inf, value)) if isinstance(value, float) else None
     except struct.error:
         packed = None
     if packed is None:
-        raise DtypeError(f"the Python number {_shown(value)} does not fit in {dtype.name}; use a tensor of a wider dtype")
+        raise DtypeError(
+            f"the Python number {_shown(value)} does not fit in {dtype.name}; use a tensor of a wider dtype"
+        )
     made = empty(layout((), dtype, None, device))
     ctypes.memmove(made.address, packed, len(packed))
     if len(_constants) > 1024:

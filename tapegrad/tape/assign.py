@@ -2,6 +2,7 @@
 
 A row that saved the old value notices at backward and raises, naming the line of the write.
 """
+
 from __future__ import annotations
 
 from ..errors import DtypeError, ShapeError, TapeError
@@ -151,5 +152,3 @@ def _prepare(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]):
     if outs[0].size == 0:
         return Prepared(outs, ())
     return Prepared(outs, generator.steps(op.expression(), ins, outs, compute, truths=op.truths))
-
-

@@ -1,4 +1,5 @@
 """Tensors from data, and tensors of known content."""
+
 from __future__ import annotations
 
 import ctypes
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..dtypes import DEFAULT, DType, as_dtype, bool_, int64
 from ..errors import DtypeError, OutOfMemory, ShapeError
-from ..layouts import layout
+from ..layouts import MOST_ELEMENTS, layout
 from .apply import as_tensor, constant, empty, host_array
 from .pool import POOL
 from .state import local
@@ -45,8 +46,14 @@ def _as_array(data) -> np.ndarray:
         return np.from_dlpack(data)
     try:
         return np.asarray(_lists(data))
+    except RecursionError:
+        raise ShapeError(
+            "tensor: the lists are nested without end, or far deeper than 64, the most axes of a tensor"
+        ) from None
     except ValueError as error:
-        raise ShapeError(f"tensor: the nested lists are ragged or hold something that is not a number ({error})") from None
+        raise ShapeError(
+            f"tensor: the nested lists are ragged or hold something that is not a number ({error})"
+        ) from None
 
 
 def _lists(data):
@@ -77,7 +84,8 @@ def _supported(array: np.ndarray) -> DType:
         return DEFAULT
     if array.dtype.name not in ("float32", "float64", "int32", "int64", "uint8", "bool"):
         raise DtypeError(
-            f"tensor: data of dtype {array.dtype} cannot be taken; tapegrad has float32, float64, int32, int64, uint8 and bool. Convert it first."
+            f"tensor: data of dtype {array.dtype} cannot be taken; tapegrad has float32, float64, int32, int64, "
+            f"uint8 and bool. Convert it first."
         )
     return as_dtype(array.dtype.newbyteorder("="))
 
@@ -105,8 +113,10 @@ def checked_shape(shape, op_name: str) -> tuple[int, ...]:
         raise DtypeError(f"{op_name}: a shape is made of integers, not {shape!r}") from None
     if any(n < 0 for n in shape):
         raise ShapeError(f"{op_name}: shape {shape} has a negative length")
-    if math.prod(shape) * 8 >= 1 << 63 or any(n >= 1 << 62 for n in shape):
-        raise OutOfMemory(f"{op_name}: shape {shape} has more elements than any memory. Check the order of the arguments.")
+    if math.prod(n for n in shape if n) > MOST_ELEMENTS:  # an array of no elements has addresses too
+        raise OutOfMemory(
+            f"{op_name}: shape {shape} has more elements than any memory. Check the order of the arguments."
+        )
     return shape
 
 

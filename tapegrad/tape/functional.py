@@ -3,6 +3,7 @@
 Each runs the function on its arguments under fresh names (`alias` rows), so that a derivative inside a derivative asks only
 for its own inputs, and sweeps back with the adjoints recorded wherever an outer derivative is watching.
 """
+
 from __future__ import annotations
 
 import functools
@@ -36,7 +37,11 @@ def _(g, y, x):
 
 def _places(argnums, count: int, what: str) -> tuple[int, ...]:
     try:
-        listed = tuple(operator.index(a) for a in argnums) if isinstance(argnums, tuple | list) else (operator.index(argnums),)
+        listed = (
+            tuple(operator.index(a) for a in argnums)
+            if isinstance(argnums, tuple | list)
+            else (operator.index(argnums),)
+        )
     except TypeError:
         raise DtypeError(f"{what}: argnums is an integer or a tuple of integers, not {argnums!r}") from None
     for a in listed:
@@ -49,7 +54,9 @@ def _fresh(x, what: str, place: int) -> Tensor:
     """x as a tensor whose gradient can be asked for: an alias where an outer derivative follows x, a new leaf elsewhere."""
     x = x if is_tensor(x) else tensor(x)
     if not x.dtype.is_float:
-        raise DtypeError(f"{what}: argument {place} has dtype {x.dtype.name}; only floating arguments have derivatives. Use .astype(tg.float32).")
+        raise DtypeError(
+            f"{what}: argument {place} has dtype {x.dtype.name}; only floating arguments have derivatives. Use .astype(tg.float32)."
+        )
     if x.node is not None:
         return run_with(alias, (x,))
     return Tensor(x.buffer, x.address, x.layout, Leaf())
@@ -93,13 +100,18 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: boo
         with enable_grad():
             y, fresh = _run(f, args, kwargs, places, "grad")
             if has_aux and not (isinstance(y, tuple | list) and len(y) == 2):
-                raise DtypeError(f"grad: with has_aux=True the function returns a pair (value, anything), not {type(y).__name__}")
+                raise DtypeError(
+                    f"grad: with has_aux=True the function returns a pair (value, anything), not {type(y).__name__}"
+                )
             y, aux = y if has_aux else (y, None)
             _check_tensor(y, "grad")
             if y.size != 1:
-                raise ShapeError(f"grad: the function returned shape {y.shape}, wanted a single number. Sum it, or use tg.jacobian or tg.vjp.")
+                raise ShapeError(
+                    f"grad: the function returned shape {y.shape}, wanted a single number. Sum it, or use tg.jacobian or tg.vjp."
+                )
             record = _outer(fresh, args) or _tracks(y, fresh)
             grads = _pull(y, seed_for(y, None, "grad"), fresh, record, release=False)
+            aux = _without_graph(aux, fresh)
         value = y if record else y.detach()
         grads = grads if record else [g.detach() for g in grads]
         made = tuple(grads) if isinstance(argnums, tuple | list) else grads[0]
@@ -123,9 +135,21 @@ def _tracks(y: Tensor, fresh: list[Tensor]) -> bool:
     return False
 
 
+def _without_graph(aux, fresh: list[Tensor]):
+    """aux, its tensors detached where they depend on the fresh inputs alone: their graph would only hold memory."""
+    if is_tensor(aux):
+        watched = any(type(x.node) is not Leaf for x in fresh) or _tracks(aux, fresh)
+        return aux if watched else aux.detach()
+    if type(aux) is dict:
+        return {k: _without_graph(v, fresh) for k, v in aux.items()}
+    return type(aux)(_without_graph(v, fresh) for v in aux) if type(aux) in (list, tuple) else aux
+
+
 def _check_tensor(y, what: str) -> None:
     if not is_tensor(y):
-        raise DtypeError(f"{what}: the function returned {type(y).__name__}, wanted a tensor (has_aux=True takes a pair)")
+        raise DtypeError(
+            f"{what}: the function returned {type(y).__name__}, wanted a tensor (has_aux=True takes a pair)"
+        )
     if not y.dtype.is_float:
         raise DtypeError(f"{what}: the function returned dtype {y.dtype.name}, which has no derivative")
 
@@ -224,8 +248,10 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
             for i in range(y.size):
                 for row, g in zip(rows, _pull(y, units[i].reshape(y.shape), fresh, record, release=False), strict=True):
                     row.append(g)
-            made = [REGISTRY["stack"](r).reshape(y.shape + x.shape) if r else zeros(y.shape + x.shape, x.dtype, x.device)
-                    for r, x in zip(rows, fresh, strict=True)]
+            made = [
+                REGISTRY["stack"](r).reshape(y.shape + x.shape) if r else zeros(y.shape + x.shape, x.dtype, x.device)
+                for r, x in zip(rows, fresh, strict=True)
+            ]
         made = made if record else [m.detach() for m in made]
         return tuple(made) if isinstance(argnums, tuple | list) else made[0]
 
@@ -240,7 +266,9 @@ def hessian(f: Callable, argnums: int = 0) -> Callable:
     [[6.0, 0.0], [0.0, 12.0]]
     """
     if not isinstance(argnums, int):
-        raise DtypeError(f"hessian: argnums is one integer, not {argnums!r}; combine jacobian and grad for mixed blocks")
+        raise DtypeError(
+            f"hessian: argnums is one integer, not {argnums!r}; combine jacobian and grad for mixed blocks"
+        )
     return jacobian(grad(f, argnums), argnums)
 
 

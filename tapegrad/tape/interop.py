@@ -1,4 +1,5 @@
 """Where tensors meet the rest: NumPy, DLPack, printing, devices."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -20,7 +21,9 @@ def numpy(self: Tensor) -> np.ndarray:
 def item(self: Tensor):
     """The one element as a Python number."""
     if self.size != 1:
-        raise ShapeError(f"item: the tensor has {self.size} elements, shape {self.shape}; only one element is a number. Use .tolist() or .numpy()")
+        raise ShapeError(
+            f"item: the tensor has {self.size} elements, shape {self.shape}; only one element is a number. Use .tolist() or .numpy()"
+        )
     return host_array(self).item()
 
 
@@ -32,14 +35,25 @@ def tolist(self: Tensor):
 def array(self: Tensor, dtype=None, copy=None) -> np.ndarray:
     """`np.asarray(t)`: a copy, since the buffer goes back to the pool when the tensor goes."""
     if copy is False:
-        raise ValueError("a tapegrad tensor cannot be viewed as a NumPy array without a copy; use np.from_dlpack(t) for a view that keeps it alive")
+        raise ValueError(
+            "a tapegrad tensor cannot be viewed as a NumPy array without a copy; use np.from_dlpack(t) for a view that keeps it alive"
+        )
     made = numpy(self)
     return made if dtype is None else made.astype(dtype, copy=False)
 
 
 UFUNCS = {
-    np.add: "add", np.subtract: "subtract", np.multiply: "multiply", np.divide: "divide", np.floor_divide: "floor_divide",
-    np.remainder: "remainder", np.power: "power", np.float_power: "power", np.matmul: "matmul", np.rint: "round", np.absolute: "abs",
+    np.add: "add",
+    np.subtract: "subtract",
+    np.multiply: "multiply",
+    np.divide: "divide",
+    np.floor_divide: "floor_divide",
+    np.remainder: "remainder",
+    np.power: "power",
+    np.float_power: "power",
+    np.matmul: "matmul",
+    np.rint: "round",
+    np.absolute: "abs",
 }
 
 
@@ -73,7 +87,9 @@ def _as_arrays(value):
 def dlpack(self: Tensor, **kwargs):
     """A DLPack capsule of the elements, without a copy. The consumer keeps the buffer alive."""
     if self.requires_grad:
-        raise TapeError("__dlpack__: the tensor requires a gradient, which the consumer could not follow; pass t.detach()")
+        raise TapeError(
+            "__dlpack__: the tensor requires a gradient, which the consumer could not follow; pass t.detach()"
+        )
     return np.asarray(_Exported(self)).__dlpack__(**kwargs)
 
 
@@ -90,7 +106,10 @@ class _Exported:
         x = t.layout
         item = x.dtype.itemsize
         self.__array_interface__ = {
-            "version": 3, "shape": x.shape, "typestr": x.dtype.numpy.str, "data": (t.address if x.size else 0, False),
+            "version": 3,
+            "shape": x.shape,
+            "typestr": x.dtype.numpy.str,
+            "data": (t.address if x.size else 0, False),
             "strides": tuple(s * item for s in x.strides),
         }
 
@@ -112,7 +131,7 @@ def from_dlpack(x, device=None) -> Tensor:
 
 def to(self: Tensor, target) -> Tensor:
     """The tensor on another device ("cpu", "reference"), or in another dtype. Gradients do not follow across devices."""
-    if target in ("cpu", "reference") or isinstance(target, str) and target.partition(":")[0] in ("cuda", "gpu"):
+    if target in ("cpu", "reference") or (isinstance(target, str) and target.partition(":")[0] in ("cuda", "gpu")):
         if target == self.device:
             return self
         backend(target)
@@ -151,7 +170,9 @@ def html(self: Tensor) -> str:
     """For notebooks: the text, then shape and dtype."""
     import html as escaping
 
-    return f"<pre>{escaping.escape(text(self))}</pre><small>shape {self.shape}, {self.dtype.name}, {self.device}</small>"
+    return (
+        f"<pre>{escaping.escape(text(self))}</pre><small>shape {self.shape}, {self.dtype.name}, {self.device}</small>"
+    )
 
 
 def formatted(self: Tensor, spec: str) -> str:
@@ -162,7 +183,17 @@ def formatted(self: Tensor, spec: str) -> str:
 
 
 for _name, _method in {
-    "numpy": numpy, "item": item, "tolist": tolist, "__array__": array, "__array_ufunc__": array_ufunc, "__array_function__": array_function, "__dlpack__": dlpack,
-    "__dlpack_device__": dlpack_device, "to": to, "__repr__": text, "_repr_html_": html, "__format__": formatted,
+    "numpy": numpy,
+    "item": item,
+    "tolist": tolist,
+    "__array__": array,
+    "__array_ufunc__": array_ufunc,
+    "__array_function__": array_function,
+    "__dlpack__": dlpack,
+    "__dlpack_device__": dlpack_device,
+    "to": to,
+    "__repr__": text,
+    "_repr_html_": html,
+    "__format__": formatted,
 }.items():
     setattr(Tensor, _name, _method)

@@ -1,4 +1,5 @@
 """Hangs ops on Tensor: Python's operators, and every registered op that asks to be a method."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,7 +25,12 @@ from .apply import elementwise as run
 from .tensor import Tensor
 
 BINARY = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder",
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "divide",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
 }
 COMPARE = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal"}
 LOGIC = {"and": "logical_and", "or": "logical_or", "xor": "logical_xor"}
@@ -33,15 +39,18 @@ NUMBERS = (int, float, bool, np.ndarray, np.generic, list, tuple)
 
 def _operator(op: Op, reflected: bool):
     if reflected:
+
         def method(self, other):
             if type(other) is not Tensor and not isinstance(other, NUMBERS):
                 return NotImplemented
             return run(op, (other, self))
     else:
+
         def method(self, other):
             if type(other) is not Tensor and not isinstance(other, NUMBERS):
                 return NotImplemented
             return run(op, (self, other))
+
     return method
 
 
@@ -88,9 +97,16 @@ def _bool(self):
     return bool(self.item())
 
 
+def _round(self, digits=0):
+    whole = REGISTRY["round"]
+    return whole(self * 10.0**digits) / 10.0**digits if digits else whole(self)
+
+
 def _index(self):
     if self.dtype.is_float or self.dtype is dtypes.bool_ or self.size != 1:
-        raise DtypeError(f"a tensor of dtype {self.dtype.name} and shape {self.shape} is not an index; only one integer is")
+        raise DtypeError(
+            f"a tensor of dtype {self.dtype.name} and shape {self.shape} is not an index; only one integer is"
+        )
     return self.item()
 
 
@@ -117,12 +133,23 @@ def _install() -> None:
         setattr(Tensor, f"__{name}__", _operator(REGISTRY[op_name], False))
     setattr(Tensor, "__hash__", object.__hash__)  # noqa: B010  equality is elementwise, identity is the key
     special = {
-        "__pow__": _power, "__rpow__": _operator(REGISTRY["power"], True), "__matmul__": lambda a, b: (linalg.matmul.fn if type(b) is Tensor else linalg.matmul)(a, b),
-        "__rmatmul__": lambda a, b: linalg.matmul(b, a), "__neg__": lambda x: run(REGISTRY["negative"], (x,)), "__pos__": lambda x: x,
-        "__abs__": lambda x: run(REGISTRY["abs"], (x,)), "__invert__": lambda x: run(REGISTRY["logical_not"], (x,)),
-        "__getitem__": lambda x, key: indexing.index(x, key), "__setitem__": _setitem, "__iter__": _iter, "__len__": _len,
-        "__bool__": _bool, "__int__": lambda x: int(x.item()), "__float__": lambda x: float(x.item()), "__index__": _index,
-        "__round__": lambda x, n=0: REGISTRY["round"](x),
+        "__pow__": _power,
+        "__rpow__": _operator(REGISTRY["power"], True),
+        "__matmul__": lambda a, b: (linalg.matmul.fn if type(b) is Tensor else linalg.matmul)(a, b),
+        "__rmatmul__": lambda a, b: linalg.matmul(b, a),
+        "__neg__": lambda x: run(REGISTRY["negative"], (x,)),
+        "__pos__": lambda x: x,
+        "__abs__": lambda x: run(REGISTRY["abs"], (x,)),
+        "__invert__": lambda x: run(REGISTRY["logical_not"], (x,)),
+        "__getitem__": lambda x, key: indexing.index(x, key),
+        "__setitem__": _setitem,
+        "__iter__": _iter,
+        "__len__": _len,
+        "__bool__": _bool,
+        "__int__": lambda x: int(x.item()),
+        "__float__": lambda x: float(x.item()),
+        "__index__": _index,
+        "__round__": _round,
     }
     for name, method in special.items():
         setattr(Tensor, name, method)
@@ -131,7 +158,9 @@ def _install() -> None:
             setattr(Tensor, op.name, _method(op))
     views = {
         "T": property(lambda x: movement.transpose(x), doc="The tensor with its axes reversed. A view."),
-        "mT": property(lambda x: movement.swapaxes(x, -1, -2), doc="The tensor with its last two axes exchanged. A view."),
+        "mT": property(
+            lambda x: movement.swapaxes(x, -1, -2), doc="The tensor with its last two axes exchanged. A view."
+        ),
     }
     for name, attribute in views.items():
         setattr(Tensor, name, attribute)

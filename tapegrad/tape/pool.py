@@ -4,6 +4,7 @@ Size classes are 64 · {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, …}: four s
 rounded away. Small blocks are carved from slabs of 1 MiB. A buffer returns its address to its class when the last tensor on
 it goes; nothing is given back to the system until `trim()`, or until the limit is near.
 """
+
 from __future__ import annotations
 
 import os
@@ -75,7 +76,7 @@ class Pool:
         self.allocations = 0  # blocks made, which a steady iteration never does
         self.classes: dict[int, SizeClass] = {}
         self._backing: dict[int, np.ndarray] = {}  # address of the block -> the array that owns it
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finaliser that runs inside may make tensors too
 
     def size_class(self, nbytes: int) -> SizeClass:
         size = class_size(nbytes)
@@ -107,8 +108,14 @@ class Pool:
         try:
             backing = np.empty(size + 2 * PAGE, np.uint8)
         except MemoryError:
-            raise OutOfMemory(f"{what} of {size:,} bytes: the system has no more memory. Use smaller batches.") from None
-        start = -(-backing.ctypes.data // PAGE) * PAGE if size > CARVED else -(-backing.ctypes.data // ALIGNMENT) * ALIGNMENT
+            raise OutOfMemory(
+                f"{what} of {size:,} bytes: the system has no more memory. Use smaller batches."
+            ) from None
+        start = (
+            -(-backing.ctypes.data // PAGE) * PAGE
+            if size > CARVED
+            else -(-backing.ctypes.data // ALIGNMENT) * ALIGNMENT
+        )
         address = start + (self.allocations * STAGGER % PAGE if size > CARVED else 0)
         self._backing[address] = backing
         self.reserved += size
@@ -130,11 +137,17 @@ class Pool:
     def stats(self) -> dict[str, int]:
         """Bytes reserved, bytes free in the pool, the peak, the limit, and how many blocks were ever made."""
         free = sum(len(c.free) * c.size for c in list(self.classes.values()))
-        return {"reserved": self.reserved, "free": free, "peak": self.peak, "limit": self.limit, "allocations": self.allocations}
+        return {
+            "reserved": self.reserved,
+            "free": free,
+            "peak": self.peak,
+            "limit": self.limit,
+            "allocations": self.allocations,
+        }
 
     def forked(self) -> None:
         """Make every later allocation raise: the child of a fork shares threads and locks that no longer exist."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for c in self.classes.values():
             c.free = _Refuse()
         self.size_class = self.grow = _refuse  # type: ignore[method-assign]
@@ -150,8 +163,8 @@ def _refuse(*_args, **_kwargs):
 class _Refuse(list):
     """A free list of a forked child."""
 
-    def __bool__(self):
-        _refuse()
+    def __bool__(self) -> bool:
+        return bool(_refuse())
 
     def pop(self, *_):
         _refuse()

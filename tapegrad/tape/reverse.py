@@ -3,6 +3,7 @@
 Rows carry order numbers, so "from last to first" is a sort, and there is no recursion. Adjoints record ops of their own:
 with `create_graph` these are rows like any other and can be differentiated again.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -114,7 +115,9 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
             add_to(grads, t.node, t.index, g)
         for row in rows:
             if row.state is not state:
-                raise TapeError(f"backward: {row.op.title} was recorded by thread {row.state.thread!r}; run backward in that thread")
+                raise TapeError(
+                    f"backward: {row.op.title} was recorded by thread {row.state.thread!r}; run backward in that thread"
+                )
             held = grads.get(row) if wanted is not None and row in wanted else grads.pop(row, None)
             if held is not None:
                 pull(row, held, grads, needed, create_graph, state)
@@ -165,11 +168,14 @@ def pull(row: Row, g, grads: dict, needed: set | None, create_graph: bool, state
                     together = (together,)
                 if len(together) != len(row.parents):
                     raise ShapeError(
-                        f"{row.op.title}: its adjoint returned {len(together)} gradients for {len(row.parents)} inputs; return one for each, or None"
+                        f"{row.op.title}: its adjoint returned {len(together)} gradients for {len(row.parents)} inputs; return "
+                        f"one for each, or None"
                     )
             d = together[i]
         else:
-            raise TapeError(f"{row.op.title} has no derivative with respect to input {i}; use .detach() on it if none is wanted")
+            raise TapeError(
+                f"{row.op.title} has no derivative with respect to input {i}; use .detach() on it if none is wanted"
+            )
         if d is not None:
             index = row.indices[i] if row.indices is not None else 0
             add_to(grads, parent, index, fitted(d, x, row.op.name, i))
@@ -202,7 +208,8 @@ def stale(buffer: Buffer, row: Row) -> bool:
 
 def overwritten(row: Row, what: str, shape, buffer) -> TapeError:
     return TapeError(
-        f"backward: {what} of {row.op.title}, of shape {shape}, was overwritten in place after it was recorded, by {line_of(writes[buffer.address][1])}. "
+        f"backward: {what} of {row.op.title}, of shape {shape}, was overwritten in place after it was "
+        f"recorded, by {line_of(writes[buffer.address][1])}. "
         "Its gradient needs the old value: write after backward, or into a copy."
     )
 
@@ -222,7 +229,9 @@ def output_of(row: Row, create_graph: bool):
 def fitted(d: Tensor, x: Tensor | Layout, op_name: str, i: int) -> Tensor:
     """The gradient in the shape and dtype of its input: summed over broadcast axes."""
     if not is_tensor(d):
-        raise DtypeError(f"{op_name}: the adjoint returned {type(d).__name__} for input {i}; it must return a tensor or None")
+        raise DtypeError(
+            f"{op_name}: the adjoint returned {type(d).__name__} for input {i}; it must return a tensor or None"
+        )
     if d.shape != x.shape:
         d = sum_to(d, x.shape, op_name, i)
     return d if d.dtype is x.dtype else cast(d, x.dtype)
@@ -235,8 +244,8 @@ def sum_to(d: Tensor, shape: tuple[int, ...], op_name: str, i: int) -> Tensor:
     left = tuple(n for a, n in enumerate(d.shape) if a not in axes)
     if lead < 0 or left != tuple(n for a, n in enumerate(shape) if a + lead not in axes):
         raise ShapeError(
-            f"{op_name}: the adjoint returned a gradient of shape {d.shape} for input {i} of shape {shape}; they must be equal, or broadcast from it"
+            f"{op_name}: the adjoint returned a gradient of shape {d.shape} for input {i} of shape {shape}; they "
+            f"must be equal, or broadcast from it"
         )
     total = registry.REGISTRY["sum"](d, axes)
     return total if total.shape == shape else registry.REGISTRY["reshape"](total, shape)
-

@@ -1,4 +1,5 @@
 """What one thread's tape knows: whether it records, and the order number of the next row."""
+
 from __future__ import annotations
 
 import functools

@@ -7,6 +7,7 @@ DLPack and the terminal; `methods.py` hangs the registry's ops on Tensor.
 Ownership: a tensor holds its row, a row holds its parents' rows and the values its adjoint reads. Nothing points forward,
 so there are no cycles, and dropping the last tensor of a computation frees rows and buffers at once.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,9 @@ class Row:
         self.attrs = attrs
         self.number = number
         self.state = state
-        self.indices: tuple[int, ...] | None = None  # which output of its row each parent is, where not always the first
+        self.indices: tuple[int, ...] | None = (
+            None  # which output of its row each parent is, where not always the first
+        )
         self.output: Any = None
         self.line: str | None = None
 
@@ -128,9 +131,13 @@ class Tensor:
         if type(self.node) is Row:
             if on:
                 return
-            raise TapeError("requires_grad: this tensor is the result of an op; only leaves can be switched off. Use .detach().")
+            raise TapeError(
+                "requires_grad: this tensor is the result of an op; only leaves can be switched off. Use .detach()."
+            )
         if on and not self.dtype.is_float:
-            raise TapeError(f"requires_grad: only floating tensors have gradients, this one is {self.dtype.name}. Use .astype(tg.float32).")
+            raise TapeError(
+                f"requires_grad: only floating tensors have gradients, this one is {self.dtype.name}. Use .astype(tg.float32)."
+            )
         if on and self.node is None:
             self.node = Leaf()
         elif not on:
@@ -150,7 +157,9 @@ class Tensor:
     def grad(self, value: Tensor | None) -> None:
         if type(self.node) is not Leaf:
             raise TapeError("grad: only leaves with requires_grad=True have a gradient to set")
-        if value is not None and (type(value) is not Tensor or value.shape != self.shape or value.dtype is not self.dtype):
+        if value is not None and (
+            type(value) is not Tensor or value.shape != self.shape or value.dtype is not self.dtype
+        ):
             raise TapeError(f"grad: wanted a tensor of shape {self.shape} and dtype {self.dtype.name}, or None")
         self.node.grad = value
 
