@@ -99,7 +99,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short epoch, to see that it runs")
     args = parser.parse_args()
     tg.set_num_threads(args.threads)
-    Path(args.save).parent.mkdir(parents=True, exist_ok=True)
+    for path in filter(None, (args.save, args.plot)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     tg.seed(args.seed)
     digits, test = data.mnist()
     if args.quick:
@@ -108,8 +109,6 @@ def main() -> None:
     size = sum(p.size for p in model.parameters())
     print(f"{len(digits):,} training and {len(test):,} test digits, {size:,} parameters")
     losses, accuracies = train(model, digits, test, args)
-    for path in filter(None, (args.save, args.plot)):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
     tg.save(args.save, model.state_dict())
     print(f"test accuracy {accuracies[-1]:.2%} after {time.perf_counter() - start:.1f} s; model: {args.save}")
     if args.plot:

@@ -164,11 +164,13 @@ def randint(low, high=None, size=None, dtype=None, device="cpu"):
 @composite(samples=[])
 def permutation(x, device="cpu"):
     """The integers 0 to x - 1 in random order, or a tensor with the rows of x in random order."""
-    if isinstance(x, int):
+    if isinstance(x, int | np.integer):
         if x < 0:
             raise ShapeError(f"permutation: {x} is negative")
-        return _permutation(_next_state(device), shape=(x,), dtype=int64)
+        return _permutation(_next_state(device), shape=(int(x),), dtype=int64)
     from .registry import _interpreter
 
     t = _interpreter.tensor(x, "permutation")
+    if t.ndim == 0:
+        raise DtypeError(f"permutation: wanted a whole number or a tensor of rows, got {x!r}")
     return take(t, permutation(t.shape[0], t.device), 0)
