@@ -2,6 +2,7 @@
 
 TAPEGRAD_CACHE         folder of compiled kernels; "off" keeps them in memory only
 TAPEGRAD_NUM_THREADS   threads that a kernel may use; default: the cores this process may run on
+TAPEGRAD_DATA          folder with data sets such as mnist/; read by `tapegrad.data`
 TAPEGRAD_MEMORY_LIMIT  bytes of buffers, or a size such as "4GB"; default: 90 % of what the machine or container has
 """
 

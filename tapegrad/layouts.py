@@ -7,9 +7,10 @@ layouts that are not one object (the table was emptied in between) only cost a s
 from __future__ import annotations
 
 import math
+import operator
 
 from .dtypes import DType
-from .errors import OutOfMemory, ShapeError
+from .errors import DtypeError, OutOfMemory, ShapeError
 
 TABLE_LIMIT = 20_000  # layouts kept before the table is emptied, so that ever new shapes do not grow it
 
@@ -54,6 +55,14 @@ MOST_ELEMENTS = 1 << 59  # of 8 bytes each, with room to count and address them 
 _table: dict[tuple, Layout] = {}
 
 
+def _whole(shape) -> tuple[int, ...]:
+    """The shape in Python's integers: a length of another kind would spread into sizes and addresses."""
+    try:
+        return tuple(operator.index(n) if type(n) is not bool else int(n) for n in shape)
+    except TypeError:
+        raise DtypeError(f"a shape is made of integers, not {shape!r}") from None
+
+
 def layout(shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None = None, device: str = "cpu") -> Layout:
     """The layout of that shape and dtype; C-contiguous where no strides (in elements) are given.
 
@@ -67,6 +76,8 @@ def layout(shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None
         if strides is None:
             found = layout(shape, dtype, row_major(shape), device)
         else:
+            if any(type(n) is not int for n in shape):
+                return layout(_whole(shape), dtype, strides, device)
             if len(shape) > MOST_AXES:
                 raise ShapeError(
                     f"a shape of {len(shape)} axes was asked for; a tensor has at most {MOST_AXES}, as in NumPy"

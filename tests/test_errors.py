@@ -362,7 +362,7 @@ FUZZED = [
 
 
 @pytest.mark.parametrize("name", FUZZED)
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(st.lists(NONSENSE, max_size=3), st.booleans())
 def test_nonsense_meets_an_error_of_ours(name, args, sensible_first):
     before = tg.memory_stats()["limit"]

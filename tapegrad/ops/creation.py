@@ -114,7 +114,7 @@ def _triangle(x, k, name, above):
 
     if x.ndim < 2:
         raise ShapeError(f"{name}: wanted at least two axes, got shape {x.shape}")
-    below = tri(x.shape[-2], x.shape[-1], operator.index(k), x.device)
+    below = tri(x.shape[-2], x.shape[-1], max(-x.shape[-2], min(operator.index(k), x.shape[-1])), x.device)
     return where(below, 0, x) if above else where(below, x, 0)
 
 

@@ -161,11 +161,10 @@ def scatter_add(x: Tensor, indices: Tensor, values: Tensor, axis=0):
     axis = one_axis(axis, x.ndim, "scatter_add")
     indices = integers(indices, "scatter_add", "indices")
     values = broadcast_to(values, indices.shape)
-    for a, (n, m) in enumerate(zip(x.shape, indices.shape, strict=True) if x.ndim == indices.ndim else [(0, -1)]):
-        if a != axis and n != m:
-            raise ShapeError(
-                f"scatter_add: x has shape {x.shape} and the indices {indices.shape}; all axes but axis {axis} must be equal"
-            )
+    if x.ndim != indices.ndim or any(n != m for a, (n, m) in enumerate(zip(x.shape, indices.shape)) if a != axis):
+        raise ShapeError(
+            f"scatter_add: x has shape {x.shape} and the indices {indices.shape}; all axes but axis {axis} must be equal"
+        )
     return x + scatter_kernel(values, indices, axis, x.shape[axis])
 
 

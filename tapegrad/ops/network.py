@@ -8,10 +8,11 @@ from ..errors import DtypeError, ShapeError
 from .axes import one_axis
 from .elementwise import multiply, where
 from .indexing import integers, take
-from .movement import astype, expand_dims, floating, reshape
+from .linalg import matmul, matmul_kernel
+from .movement import astype, expand_dims, floating, permute_view, reshape
 from .random import bernoulli
 from .reduce import sum_ as sum_over
-from .registry import Tensor, composite, primitive
+from .registry import Tensor, composite, primitive, run_with
 
 # softmax and cross entropy
 
@@ -225,5 +226,9 @@ def linear(input: Tensor, weight: Tensor, bias=None):
             f"linear: input has shape {input.shape} and weight {weight.shape} (out, in); the last axis of the "
             f"input must be {weight.shape[-1]}"
         )
-    out = input @ weight.T
+    turned = run_with(permute_view, (weight,), axes=(1, 0))
+    if input.ndim == 2 and input.dtype is weight.dtype and weight.dtype.is_float:
+        out = run_with(matmul_kernel, (input, turned))  # the commonest case, without further questions
+    else:
+        out = matmul(input, turned)
     return out if bias is None else out + bias

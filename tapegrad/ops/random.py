@@ -8,6 +8,8 @@ from __future__ import annotations
 import operator
 import threading
 
+import numpy as np
+
 from ..dtypes import DEFAULT, as_dtype, bool_, int64
 from ..errors import DtypeError, ShapeError
 from .indexing import take

@@ -127,6 +127,8 @@ def full(shape, fill_value, dtype=None, device: str = "cpu", requires_grad: bool
     tensor([7, 7])
     """
     shape = checked_shape(shape, "full")
+    if not isinstance(fill_value, bool | int | float):
+        fill_value = as_tensor(fill_value, "full").item()
     if dtype is None:
         dtype = bool_ if isinstance(fill_value, bool) else int64 if isinstance(fill_value, int) else DEFAULT
     made = _fill(shape, fill_value, as_dtype(dtype), device)
