@@ -356,6 +356,17 @@ def test_cross_entropy_slope(shape, dtype, rtol, index, rng):
     np.testing.assert_allclose(other.grad.numpy(), want, rtol=rtol, atol=rtol)
 
 
+def test_cross_entropy_of_one_sample_and_of_images():
+    x, t = tg.normal(size=(2, 4, 3, 5), dtype=tg.float64), tg.randint(0, 4, (2, 3, 5))
+    each = F.cross_entropy(x, t, reduction="none")
+    assert each.shape == (2, 3, 5)
+    one = F.cross_entropy(x[1, :, 2, 3], t[1, 2, 3], reduction="none")
+    assert one.shape == () and math.isclose(one.item(), each[1, 2, 3].item(), rel_tol=1e-12)
+    assert math.isclose(F.cross_entropy(x[..., 0], t[..., 0]).item(), each[..., 0].mean().item(), rel_tol=1e-12)
+    empty = F.cross_entropy(tg.zeros((0, 4, 2)), tg.zeros((0, 2), dtype=tg.int64), reduction="none")
+    assert empty.shape == (0, 2)
+
+
 def test_cross_entropy_twice_differentiable():
     x, t = tg.normal(size=(5, 4), dtype=tg.float64), tg.tensor([0, 3, -100, 1, 2])
     for reduction in ("mean", "sum", "none"):

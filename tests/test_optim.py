@@ -182,6 +182,34 @@ def test_a_small_network_learns():
     assert loss.item() < 0.05
 
 
+@pytest.mark.parametrize("lr", [float("nan"), -0.1, float("inf"), "0.1", tg.tensor(0.1), None])
+def test_a_bad_learning_rate_set_between_steps_changes_nothing(lr):
+    p = tg.ones(2, requires_grad=True)
+    optimizer = optim.SGD([p], lr=0.1)
+    p.sum().backward()
+    optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises(TapegradError, match="lr is a number from 0"):
+        optimizer.step()
+    assert p.tolist() == [1.0, 1.0]
+    optimizer.param_groups[0]["lr"] = np.float32(0.5)
+    optimizer.step()
+    assert p.tolist() == [0.5, 0.5]
+
+
+def test_rules_run_on_the_reference_backend_too():
+    for kind, settings in ((optim.SGD, dict(momentum=0.9, nesterov=True)), (optim.Adam, {}), (optim.AdamW, {})):
+        values = []
+        for device in ("cpu", "reference"):
+            p = tg.tensor([1.0, -2.0], device=device, requires_grad=True)
+            optimizer = kind([p], lr=0.1, **settings)
+            for _ in range(3):
+                optimizer.zero_grad()
+                (p * p).sum().backward()
+                optimizer.step()
+            values.append(p.numpy())
+        np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+
+
 def leaf() -> tg.Tensor:
     return tg.ones(2, requires_grad=True)
 

@@ -163,23 +163,17 @@ def cross_entropy(input: Tensor, target: Tensor, ignore_index=-100, reduction="m
             f"cross_entropy: logits have shape {input.shape} (N, C, …), so classes need "
             f"{input.shape[:1] + input.shape[2:]}; they have {target.shape}"
         )
-    target = integers(target, "cross_entropy", "target")
+    rows, flat = input, integers(target, "cross_entropy", "target")
     if input.ndim == 1:
-        input, target = expand_dims(input, 0), expand_dims(target, 0)
-    rows = (
-        input
-        if input.ndim == 2
-        else reshape(input.swapaxes(1, -1), (-1, input.shape[1]))
-        if input.ndim == 3
-        else reshape(input.permute((0, *range(2, input.ndim), 1)), (-1, input.shape[1]))
-    )
-    flat = reshape(target, (-1,))
+        rows, flat = expand_dims(input, 0), expand_dims(target, 0)
+    elif input.ndim > 2:  # channels last, then one row for each place
+        count, classes = target.size, input.shape[1]
+        rows = reshape(input.permute((0, *range(2, input.ndim), 1)), (count, classes))
+        flat = reshape(target, (count,))
     losses = cross_entropy_kernel(rows, flat, int(ignore_index))
     if reduction == "none":
         return reshape(losses, target.shape)
-    counted = None
-    if ignore_index >= 0 or reduction == "mean":
-        counted = astype(astype(flat != ignore_index, losses.dtype).sum(), losses.dtype)
+    counted = astype(flat != ignore_index, losses.dtype).sum() if reduction == "mean" else None
     return reduce_losses(losses, reduction, "cross_entropy", counted)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any
 
 from ..errors import CheckpointError, ShapeError, TapeError
@@ -79,13 +80,13 @@ class Optimizer:
         """Refuse settings that make no sense."""
         for key in ("lr", "momentum", "weight_decay", "eps", "dampening"):
             value = group.get(key, 0.0)
-            if not isinstance(value, int | float) or not value >= 0.0 or math.isinf(value):
+            if not isinstance(value, Real) or not value >= 0.0 or math.isinf(value):
                 raise ShapeError(f"{type(self).__name__}: {key} is a number from 0, not {value!r}")
         betas = group.get("betas", (0.0, 0.0))
         if (
             not isinstance(betas, tuple | list)
             or len(betas) != 2
-            or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas)
+            or not all(isinstance(b, Real) and 0.0 <= b < 1.0 for b in betas)
         ):
             raise ShapeError(f"{type(self).__name__}: betas are two numbers from 0 to below 1, not {betas!r}")
 
@@ -104,6 +105,9 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
+                lr = group.get("lr", 0.0)
+                if type(lr) is not float or not 0.0 <= lr < math.inf:  # a schedule writes it between steps
+                    self.check(group)
                 for p in group["params"]:
                     if p.grad is not None:
                         self.update(p, p.grad, self.state.setdefault(p, {}), group)
