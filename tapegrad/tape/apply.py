@@ -36,12 +36,13 @@ SCALARS = (bool, int, float)
 class Launch:
     """A Prepared with what the call needs at hand."""
 
-    __slots__ = ("differentiable", "extent", "fast", "out", "outs", "pack", "prepared", "size_class", "static")
+    __slots__ = ("differentiable", "extent", "fast", "offset", "out", "outs", "pack", "prepared", "size_class", "static")
 
     def __init__(self, op: Op, prepared: Prepared, ins: tuple[Layout, ...]):
         self.prepared = prepared
         self.outs = prepared.outs
         self.out = prepared.outs[0]
+        self.offset = prepared.offset * self.out.dtype.itemsize  # of a view, in bytes
         self.differentiable = op.differentiable and self.out.dtype.is_float
         self.size_class = POOL.size_class(prepared.outs[0].nbytes)
         steps = prepared.steps
@@ -98,11 +99,13 @@ def apply(op: Op, inputs: tuple, attrs: dict):
         if type(t) is not Tensor:
             inputs = coerce(op, inputs)
             break
-    key = (*(t.layout for t in inputs), *attrs.values())
+    key: tuple = tuple([t.layout for t in inputs])
+    if attrs:
+        key += tuple(attrs.values())
     found = op.launches.get(key) or launch_for(op, inputs, attrs, key)
     if op.kind == "view":
-        x, out = inputs[0], found.outs[0]
-        result = Tensor(x.buffer, x.address + found.prepared.offset * out.dtype.itemsize, out)
+        x = inputs[0]
+        result = Tensor(x.buffer, x.address + found.offset, found.out)
         if x.node is not None and local.state.recording:
             record(op, inputs, attrs, (result,), local.state)
         return result
