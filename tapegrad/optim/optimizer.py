@@ -80,13 +80,13 @@ class Optimizer:
         """Refuse settings that make no sense."""
         for key in ("lr", "momentum", "weight_decay", "eps", "dampening"):
             value = group.get(key, 0.0)
-            if not isinstance(value, Real) or not value >= 0.0 or math.isinf(value):
+            if not isinstance(value, Real) or not float(value) >= 0.0 or math.isinf(value):
                 raise ShapeError(f"{type(self).__name__}: {key} is a number from 0, not {value!r}")
         betas = group.get("betas", (0.0, 0.0))
         if (
             not isinstance(betas, tuple | list)
             or len(betas) != 2
-            or not all(isinstance(b, Real) and 0.0 <= b < 1.0 for b in betas)
+            or not all(isinstance(b, Real) and 0.0 <= float(b) < 1.0 for b in betas)
         ):
             raise ShapeError(f"{type(self).__name__}: betas are two numbers from 0 to below 1, not {betas!r}")
 
