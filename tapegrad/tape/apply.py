@@ -36,7 +36,18 @@ SCALARS = (bool, int, float)
 class Launch:
     """A Prepared with what the call needs at hand."""
 
-    __slots__ = ("differentiable", "extent", "fast", "offset", "out", "outs", "pack", "prepared", "size_class", "static")
+    __slots__ = (
+        "differentiable",
+        "extent",
+        "fast",
+        "offset",
+        "out",
+        "outs",
+        "pack",
+        "prepared",
+        "size_class",
+        "static",
+    )
 
     def __init__(self, op: Op, prepared: Prepared, ins: tuple[Layout, ...]):
         self.prepared = prepared
