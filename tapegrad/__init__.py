@@ -33,6 +33,7 @@ from .ops.comparison import (
     not_equal,
 )
 from .ops.creation import arange, eye, linspace, tril, triu
+from .ops.einsum import einsum
 from .ops.elementwise import (
     abs_ as abs,
 )
@@ -78,8 +79,8 @@ from .ops.elementwise import (
 from .ops.elementwise import (
     round_ as round,
 )
-from .ops.indexing import argsort, nonzero, one_hot, scatter_add, sort, take, take_along_axis, topk
-from .ops.linalg import diagonal, dot, einsum, matmul, outer
+from .ops.indexing import nonzero, one_hot, scatter_add, take, take_along_axis
+from .ops.linalg import diagonal, dot, matmul, outer
 from .ops.movement import (
     astype,
     broadcast_to,
@@ -109,6 +110,7 @@ from .ops.reduce import argmax, argmin, cumsum, logsumexp, mean, norm, prod, std
 from .ops.reduce import max_ as max
 from .ops.reduce import min_ as min
 from .ops.reduce import sum_ as sum
+from .ops.sorting import argsort, sort, topk
 from .saving import load, save
 from .tape import assign, interop, methods  # noqa: F401  complete Tensor
 from .tape.anomaly import detect_anomaly

@@ -11,6 +11,7 @@ from ..ops import (  # noqa: F401  registers the ops
     comparison,
     convolution,
     creation,
+    einsum,
     elementwise,
     indexing,
     linalg,
@@ -19,6 +20,7 @@ from ..ops import (  # noqa: F401  registers the ops
     pooling,
     random,
     reduce,
+    sorting,
 )
 from ..ops.registry import REGISTRY, Op
 from .apply import elementwise as run
