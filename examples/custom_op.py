@@ -71,9 +71,11 @@ def main() -> None:
     known, unknown = (lambda at: ((at - observed) ** 2).mean()), (lambda at: chamfer(observed, at))
     for name, loss in (("times known  ", known), ("times unknown", unknown)):
         slope, e = tg.value_and_grad(lambda e, loss=loss: loss(orbit(mean, e))), tg.tensor(0.2, dtype=tg.float64)
+        session = tg.Session()
         for _ in range(steps):
-            value, g = slope(e)
-            e = tg.clip(e - 0.1 * g, 0.0, 0.95)
+            with session:
+                value, g = slope(e)
+                e = tg.clip(e - 0.1 * g, 0.0, 0.95)
         print(f"{name}  eccentricity {e.item():.4f} (true 0.6)  loss {value.item():.6f}")
 
 

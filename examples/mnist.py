@@ -50,16 +50,17 @@ def train(model, digits, test, args):
     """Adam on cross entropy, its learning rate falling to zero. The loss of each step, the accuracy of each epoch."""
     loader = data.DataLoader(digits, batch_size=args.batch_size, shuffle=True, drop_last=True, seed=args.seed)
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
-    losses, accuracies = [], []
+    losses, accuracies, session = [], [], tg.Session()  # from the third on, an iteration runs as compiled code
     back = "\r" if sys.stdout.isatty() else ""  # on a terminal each epoch is one line that changes
     for epoch in range(1, args.epochs + 1):
         name, start = f"{back}epoch {epoch}/{args.epochs}", time.perf_counter()
         for i, (images, labels) in enumerate(loader, 1):
-            loss = F.cross_entropy(model(tg.tensor(images)), tg.tensor(labels))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.param_groups[0]["lr"] = args.lr * (1.0 - len(losses) / (args.epochs * len(loader)))
-            optimizer.step()
+            with session:
+                loss = F.cross_entropy(model(tg.tensor(images)), tg.tensor(labels))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.param_groups[0]["lr"] = args.lr * (1.0 - len(losses) / (args.epochs * len(loader)))
+                optimizer.step()
             losses.append(loss.item())
             if back and i % 20 == 0:
                 print(f"{name}  {i / len(loader):4.0%}  loss {losses[-1]:.4f}", end="", flush=True)

@@ -51,11 +51,13 @@ def fit(observed, steps: int, dt: float, each: int, iterations: int):
     """Adam on the logarithms of the parameters, which keeps them positive."""
     logs = tg.log(tg.tensor([0.8, 0.3, 0.15, 0.5])).detach().requires_grad_()
     optimizer = optim.Adam([logs], lr=0.05)
+    session = tg.Session()
     for i in range(iterations):
-        loss = (tg.log(solve(tg.exp(logs), steps, dt, each)) - tg.log(observed)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        with session:  # the solver's loop runs in Python each time; its few thousand ops run as one compiled call
+            loss = (tg.log(solve(tg.exp(logs), steps, dt, each)) - tg.log(observed)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         if i % 50 == 0:
             print(f"iteration {i:3d}  loss {loss:.5f}")
     return tg.exp(logs).detach()

@@ -27,12 +27,13 @@ def train(hidden: int, steps: int, seed: int, every: int):
     x, y = tg.tensor(POINTS), tg.tensor(LABELS)
     axis = tg.linspace(-0.5, 1.5, 60)
     grid = tg.stack([tg.tile(axis, 60), tg.repeat(axis, 60)], 1)
-    frames = []
+    session, frames = tg.Session(), []
     for step in range(steps + 1):
-        loss = F.binary_cross_entropy_with_logits(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        with session:
+            loss = F.binary_cross_entropy_with_logits(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         if step % every == 0:
             with tg.no_grad():
                 frames.append((step, loss.item(), tg.sigmoid(model(grid)).reshape(60, 60).numpy()))

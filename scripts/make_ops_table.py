@@ -20,6 +20,8 @@ ROOMS = {
     "indexing": "Indexing",
     "sorting": "Sorting",
     "creation": "Creation",
+    "losses": "Losses",
+    "normalization": "Normalisation",
     "network": "Networks (`F` is `tapegrad.nn.functional`)",
     "convolution": "Convolution",
     "pooling": "Pooling",

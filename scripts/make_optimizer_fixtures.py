@@ -28,6 +28,10 @@ CASES: dict[str, dict] = {
     "adam-beta-zero": dict(optimizer="Adam", lr=0.01, betas=(0.0, 0.9)),
     "adamw": dict(optimizer="AdamW", lr=0.01),
     "adamw-settings": dict(optimizer="AdamW", lr=0.03, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.3),
+    "adagrad": dict(optimizer="Adagrad", lr=0.1),
+    "adagrad-settings": dict(
+        optimizer="Adagrad", lr=0.2, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5, eps=1e-4
+    ),
     "sgd-falling-rate": dict(optimizer="SGD", lr=0.1, momentum=0.9, decay_rate=0.9),
     "adam-falling-rate": dict(optimizer="Adam", lr=0.05, decay_rate=0.9),
 }

@@ -128,6 +128,7 @@ from .tape.create import (
 )
 from .tape.functional import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .tape.interop import from_dlpack
+from .tape.session import Session, session, warmup
 from .tape.state import enable_grad, no_grad
 from .tape.tensor import Tensor
 
@@ -257,6 +258,8 @@ __all__ = [
     "save",
     "scatter_add",
     "seed",
+    "Session",
+    "session",
     "set_memory_limit",
     "set_num_threads",
     "sigmoid",
@@ -294,6 +297,7 @@ __all__ = [
     "value_and_grad",
     "var",
     "vjp",
+    "warmup",
     "where",
     "zeros",
     "zeros_like",

@@ -3,6 +3,7 @@
 TAPEGRAD_CACHE         folder of compiled kernels; "off" keeps them in memory only
 TAPEGRAD_NUM_THREADS   threads that a kernel may use; default: the cores this process may run on
 TAPEGRAD_DATA          folder with data sets such as mnist/; read by `tapegrad.data`
+TAPEGRAD_SESSION       "off" makes sessions do nothing: everything runs eagerly, with the same results
 TAPEGRAD_MEMORY_LIMIT  bytes of buffers, or a size such as "4GB"; default: 90 % of what the machine or container has
 """
 
@@ -71,6 +72,15 @@ def _cpu_quota() -> float | None:
     if quota and period and int(quota) > 0 and int(period) > 0:
         return int(quota) / int(period)
     return None
+
+
+@cache
+def session_off() -> bool:
+    """True where sessions do nothing."""
+    value = os.environ.get("TAPEGRAD_SESSION", "on").lower()
+    if value not in ("on", "off"):
+        raise ConfigError(f'TAPEGRAD_SESSION is {value!r}; it is "on" or "off".')
+    return value == "off"
 
 
 @cache

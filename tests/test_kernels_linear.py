@@ -399,17 +399,62 @@ def test_max_pool(dtype, pool):
         x[rng.random(x.shape) < 0.3] = -np.inf
     attrs = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
     want = naive_max(x, kernel, stride, padding, dilation)
+    best = np.take_along_axis(x.reshape(2, 3, -1), want.reshape(2, 3, -1), 2).reshape(want.shape)
     for pieces in (1, 4):
-        np.testing.assert_array_equal(run("max_pool2d_index", [x], [(want.shape, "int64")], attrs, pieces), want)
+        got, at = run("max_pool2d", [x], [(want.shape, dtype), (want.shape, "int32")], attrs, pieces)
+        np.testing.assert_array_equal(at, want)
+        np.testing.assert_array_equal(got, best)
+
+
+def max_pool(x, kernel, stride, padding=(0, 0), dilation=(1, 1), pieces=1):
+    """The maxima and their positions, through the kernel."""
+    attrs = {"kernel": kernel, "stride": stride, "padding": tuple((p, p) for p in padding), "dilation": dilation}
+    shape = (*x.shape[:2], *windows(x.shape[2:], kernel, stride, attrs["padding"], dilation))
+    want = naive_max(x, kernel, stride, attrs["padding"], dilation)
+    got, at = run("max_pool2d", [x], [(shape, x.dtype), (shape, "int32")], attrs, pieces)
+    return got, at, want
+
+
+@pytest.mark.parametrize("width", [2, 3, 8, 31, 32, 33, 64, 65, 100])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_max_pool_of_rows_of_any_length(width, step):
+    """Vectors of windows: fewer than one holds, exactly one, one and a rest; the image ends where its memory does."""
+    rng = np.random.default_rng(width)
+    for dtype in ("float32", "float64", "uint8"):
+        x = guarded(2 * 3 * width * np.dtype(dtype).itemsize)[:-64].view(dtype).reshape(1, 2, 3, width)
+        x[...] = rng.integers(0, 9, x.shape)
+        for kernel in ((2, 2), (3, 1), (1, min(width, 3))):
+            got, at, want = max_pool(x, kernel, (1, step))
+            np.testing.assert_array_equal(at, want)
+            np.testing.assert_array_equal(
+                got.reshape(2, -1), np.take_along_axis(x.reshape(2, -1), want.reshape(2, -1), 1)
+            )
 
 
 def test_max_pool_of_padding_alone_finds_nothing():
-    attrs = {"kernel": (2, 2), "stride": (2, 2), "padding": ((2, 2), (2, 2)), "dilation": (1, 1)}
     for kernel in ((2, 2), (2, 9)):
         x = np.ones((1, 1, 4, 12), np.float32)
-        shape = windows((4, 12), kernel, (2, 2), ((2, 2), (2, 2)), (1, 1))
-        got = run("max_pool2d_index", [x], [((1, 1, *shape), "int64")], {**attrs, "kernel": kernel})[0, 0]
-        assert (got[0] == -1).all() and (got[-1] == -1).all() and got.max() >= 24
+        at = max_pool(x, kernel, (2, 2), (2, 2))[1][0, 0]
+        assert (at[0] == -1).all() and (at[-1] == -1).all() and at.max() >= 24
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("pool", POOLS)
+def test_max_pool_slope_adds_each_windows_gradient_where_its_maximum_was(dtype, pool):
+    kernel, stride, padding, dilation = pool
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((2, 3, 11, 13)).astype(dtype)
+    at = naive_max(x, kernel, stride, padding, dilation).astype(np.int32)
+    g = rng.standard_normal(at.shape).astype(dtype)
+    want = np.zeros(x.shape)
+    for index in np.ndindex(at.shape):
+        want[index[:2]].reshape(-1)[at[index]] += g[index]
+    for pieces in (1, 4):
+        got = run("max_pool2d_slope", [g, at], [(x.shape, dtype)], {"input_size": (11, 13)}, pieces)
+        close(got, want, dtype)
+    at[0, 0, 0, 0], at[1, 2, -1, -1] = -1, -1  # windows of padding alone have no gradient to give
+    got = run("max_pool2d_slope", [g, at], [(x.shape, dtype)], {"input_size": (11, 13)})
+    np.testing.assert_allclose(want.sum() - got.sum(), g[0, 0, 0, 0] + g[1, 2, -1, -1], atol=1e-4)
 
 
 def naive_mean(x, kernel, stride, padding, count_include_pad):

@@ -16,7 +16,7 @@ from tapegrad.ops.registry import REGISTRY, Op
 ROOT = Path(tg.__file__).parent
 
 # Folders from the ground up. A module may import from its own folder and from those below it.
-LAYERS = ["ground", "ops", "kernels", "tape", "top", "nn", "optim", "train"]
+LAYERS = ["ground", "ops", "kernels", "plan", "tape", "top", "nn", "optim", "train"]
 GROUND = {"errors", "config", "dtypes", "layouts"}
 ALONE = {"data": {"data", "ground"}}  # data knows NumPy and the ground only
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections import OrderedDict
 
 import numpy as np
@@ -86,8 +87,72 @@ def test_attributes_come_and_go():
     assert [b.tolist() for b in block.buffers()] == [5, [1.0, 1.0]]
     block.plain = tg.ones(2)  # neither a parameter nor a buffer
     assert len(list(block.buffers())) == 2
-    with pytest.raises(AttributeError, match="Block has no attribute 'layer'"):
+    with pytest.raises(AttributeError, match="'Block' object has no attribute 'layer'"):
         block.layer
+
+
+def owned(module: nn.Module) -> dict:
+    """All that stands in the rooms of a module."""
+    return {**module._parameters, **module._buffers, **module._modules}
+
+
+def test_what_a_module_owns_is_a_plain_attribute():
+    block = Block()
+    plain = vars(block)
+    assert set(owned(block)) == {"layer", "scale", "count", "mask"}
+    assert all(plain[name] is value for name, value in owned(block).items())
+    block.count, block.scale, block.layer = tg.tensor(7), nn.Parameter([1.0]), nn.ReLU()
+    assert all(plain[name] is value for name, value in owned(block).items())
+    block.layer, block.mask, block.scale = 3, None, nn.Tanh()
+    assert (block.layer, block.mask, type(block.scale)) == (3, None, nn.Tanh)
+    assert list(block._modules) == ["scale"] and list(block._parameters) == [] and block._buffers["mask"] is None
+    del block.scale, block.count, block.layer
+    assert not hasattr(block, "scale") and not hasattr(block, "count") and not hasattr(block, "layer")
+    assert list(owned(block)) == ["mask"]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_own_what_they_show(copied):
+    block = Block()
+    other = copied(block)
+    assert all(vars(other)[name] is value for name, value in owned(other).items())
+    assert list(owned(other)) == list(owned(block))
+    other.scale, kept = nn.Parameter([5.0]), block.scale
+    del other.layer
+    assert block.scale is kept is dict(block.named_parameters())["scale"]
+    assert dict(other.named_parameters())["scale"].tolist() == [5.0]
+    assert "layer.weight" in block.state_dict() and "layer.weight" not in other.state_dict()
+
+
+def test_a_second_init_starts_anew():
+    block = Block()
+    nn.Module.__init__(block)
+    assert not hasattr(block, "scale") and list(block.parameters()) == [] and block.note == "plain"
+
+
+def test_methods_of_every_module_are_not_hidden_but_class_attributes_are():
+    class Named(nn.Module):
+        weight = None
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter([1.0])
+            self.parameters = nn.Linear(2, 2)
+
+    named = Named()
+    assert named.weight.tolist() == [1.0]
+    assert [n for n, _ in named.named_parameters()] == ["weight", "parameters.weight", "parameters.bias"]
+    assert len(list(named.parameters())) == 3
+
+
+def test_modules_take_any_arguments():
+    class Join(nn.Module):
+        def forward(self, *args, **kwargs):
+            return args, kwargs
+
+    join = Join()
+    assert join() == ((), {}) and join(None) == ((None,), {}) and join(1, 2) == ((1, 2), {})
+    assert join(x=1) == ((), {"x": 1}) and join(1, x=3) == ((1,), {"x": 3})
 
 
 def test_a_parameter_is_not_lost_by_accident():
@@ -277,8 +342,11 @@ def test_initial_values_are_fixed_by_the_seed_and_bounded_as_in_pytorch():
         (lambda: nn.Dropout(0.3), (2, 3), (2, 3)),
         (lambda: nn.Sequential(), (2, 3), (2, 3)),
         (lambda: nn.Softmax(0), (2, 3), (2, 3)),
+        (lambda: nn.LayerNorm(3), (2, 4, 3), (2, 4, 3)),
+        (lambda: nn.LayerNorm((4, 3), eps=0.1, bias=False), (2, 4, 3), (2, 4, 3)),
+        (lambda: nn.LayerNorm(3, elementwise_affine=False), (2, 3), (2, 3)),
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_shapes_and_gradients_of_layers(layer, given, wanted):
     made = layer().to(tg.float64).eval()
@@ -295,6 +363,20 @@ def test_dropout_drops_in_training_only():
     assert abs((y == 0).mean() - 0.25) < 0.02 and set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
     assert drop.eval()(x) is x or drop(x).tolist() == x.tolist()
     assert not nn.Dropout(1.0)(x).numpy().any()
+
+
+def test_layer_norm_makes_rows_of_mean_0_and_variance_1(rng):
+    x = rng.normal(3.0, 5.0, (6, 4, 8))
+    for shape, axes in ((8, (2,)), ((4, 8), (1, 2))):
+        norm = nn.LayerNorm(shape, eps=1e-3, dtype=tg.float64)
+        wanted = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-3)
+        np.testing.assert_allclose(norm(tg.tensor(x)).numpy(), wanted, rtol=1e-12, atol=1e-12)
+        scale, shift = rng.normal(size=(2, *x.shape[1:][-len(axes) :]))
+        norm.load_state_dict({"weight": scale, "bias": shift})
+        np.testing.assert_allclose(norm(tg.tensor(x)).numpy(), wanted * scale + shift, rtol=1e-12, atol=1e-12)
+    assert [p.shape for p in norm.parameters()] == [(4, 8), (4, 8)]
+    assert not list(nn.LayerNorm(8, elementwise_affine=False).parameters())
+    assert [n for n, _ in nn.LayerNorm(8, bias=False).named_parameters()] == ["weight"]
 
 
 def test_sequential_is_a_list_of_modules():
@@ -330,6 +412,46 @@ def test_losses_have_the_reductions():
     assert nn.MSELoss("sum")(x, t).item() == F.mse_loss(x, t, "sum").item()
     assert nn.CrossEntropyLoss()(x, tg.tensor([0, 1])).item() == F.cross_entropy(x, tg.tensor([0, 1])).item()
     assert math.isfinite(F.binary_cross_entropy_with_logits(tg.tensor([1e4, -1e4]), tg.tensor([1.0, 0.0])).item())
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss])
+def test_losses_of_unsigned_integers_do_not_wrap(loss):
+    a, b = tg.tensor([0, 200], dtype=tg.uint8), tg.tensor([20, 100], dtype=tg.uint8)
+    assert loss(a, b).item() == loss(a.astype(tg.float32), b.astype(tg.float32)).item() > 50.0
+
+
+MODULES = [
+    (nn.LeakyReLU(0.5), F.leaky_relu, dict(negative_slope=0.5)),
+    (nn.ELU(0.5), F.elu, dict(alpha=0.5)),
+    (nn.GELU("tanh"), F.gelu, dict(approximate="tanh")),
+    (nn.Softmax(0), F.softmax, dict(dim=0)),
+    (nn.LogSoftmax(dim=0), F.log_softmax, dict(dim=0)),
+    (nn.Softplus(), F.softplus, {}),
+]
+
+
+@pytest.mark.parametrize(("module", "fn", "settings"), MODULES, ids=[repr(m) for m, _, _ in MODULES])
+def test_activations_have_the_settings_of_their_functions(module, fn, settings):
+    x = tg.tensor([[-1.0, 2.0], [0.5, -3.0]])
+    assert module(x).tolist() == fn(x, **settings).tolist() and (not settings or module(x).tolist() != fn(x).tolist())
+
+
+CRITERIA = [
+    (nn.CrossEntropyLoss(ignore_index=1, reduction="sum"), F.cross_entropy, dict(ignore_index=1, reduction="sum")),
+    (nn.NLLLoss(reduction="sum"), F.nll_loss, dict(reduction="sum")),
+    (nn.MSELoss("sum"), F.mse_loss, dict(reduction="sum")),
+    (nn.L1Loss("none"), F.l1_loss, dict(reduction="none")),
+    (nn.BCEWithLogitsLoss("sum"), F.binary_cross_entropy_with_logits, dict(reduction="sum")),
+]
+
+
+@pytest.mark.parametrize(("module", "fn", "settings"), CRITERIA, ids=[repr(m) for m, _, _ in CRITERIA])
+def test_criteria_have_the_settings_of_their_functions(module, fn, settings):
+    x = tg.tensor([[-1.0, 2.0, 0.5], [0.5, -3.0, 1.0]])
+    target = tg.tensor([1, 2]) if fn in (F.cross_entropy, F.nll_loss) else tg.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    got, plain = module(x, target), fn(x, target)
+    assert got.tolist() == fn(x, target, **settings).tolist() != plain.tolist()
+    assert module(input=x, target=target).tolist() == got.tolist()
 
 
 def test_nll_of_log_softmax_is_cross_entropy():
@@ -440,6 +562,14 @@ BAD = [
     (lambda: nn.Conv2d(3, 4, (1, 2, 3)), "kernel_size"),
     (lambda: nn.Conv1d(3, 4, (1, 2)), "kernel_size"),
     (lambda: nn.Dropout(1.5), "probability"),
+    (lambda: nn.LayerNorm(0), "normalized_shape is a whole number from 1, or some of them, not 0"),
+    (lambda: nn.LayerNorm(()), "normalized_shape"),
+    (lambda: nn.LayerNorm((3, 2.0)), "normalized_shape"),
+    (
+        lambda: nn.LayerNorm(4)(tg.ones((4, 3))),
+        r"shape \(4, 3\); its last axes must be normalized_shape, which is \(4,\)",
+    ),
+    (lambda: F.layer_norm(tg.ones((2, 3)), 3, tg.ones(2)), "weight has shape"),
     (lambda: nn.Sequential([nn.ReLU()]), "'0' is a list, wanted a Module"),
     (lambda: nn.Sequential(nn.ReLU, nn.Tanh()), "wanted a Module"),
     (lambda: nn.Sequential({"a.b": nn.ReLU()}), "without dots"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +81,7 @@ def test_a_state_dict_is_a_copy():
     np.testing.assert_array_equal(state["state"]["0"]["exp_avg"].numpy(), before)
 
 
-@pytest.mark.parametrize("name", ["sgd-nesterov-decay", "adam-settings", "adamw"])
+@pytest.mark.parametrize("name", ["sgd-nesterov-decay", "adam-settings", "adamw", "adagrad-settings"])
 def test_another_learning_rate_compiles_nothing(name, monkeypatch):
     p = tg.tensor(ORACLE["start"].astype(np.float32), requires_grad=True)
     optimizer = made(CASES[name], [p])
@@ -103,6 +105,21 @@ def test_parameters_change_in_place_and_those_without_gradient_stay():
     assert p.tolist() == [0.5] * 3
     assert q.tolist() == frozen.tolist() == [1.0, 1.0]
     assert list(optimizer.state) in ([], [p])
+
+
+def test_adagrad_is_its_formula():
+    """The running sum of squares starts at a value, and the learning rate falls with the number of steps before."""
+    p, s, lr, lr_decay, decay, eps = ORACLE["start"].copy(), 0.25, 0.3, 0.2, 0.05, 1e-3
+    ours = tg.tensor(p, requires_grad=True)
+    optimizer = optim.Adagrad([ours], lr, lr_decay, decay, s, eps)
+    for t, noise in enumerate(ORACLE["noise"]):
+        step(ours, optimizer, noise)
+        g = noise + p + decay * p
+        s = s + g * g
+        p = p - lr / (1 + t * lr_decay) * g / (np.sqrt(s) + eps)
+        np.testing.assert_allclose(ours.numpy(), p, rtol=1e-12)
+    assert optimizer.state[ours]["step"] == len(ORACLE["noise"])
+    np.testing.assert_allclose(optimizer.state[ours]["sum"].numpy(), s, rtol=1e-12)
 
 
 def test_groups_have_settings_of_their_own():
@@ -142,7 +159,7 @@ def test_a_closure_gives_the_loss():
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3, 0), (5, 3), (129, 70)])
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.Adagrad])
 def test_any_shape_and_any_layout(kind, shape, rng):
     values, slopes = rng.normal(size=shape), rng.normal(size=shape)
     plain = tg.tensor(values, requires_grad=True)
@@ -197,7 +214,8 @@ def test_a_bad_learning_rate_set_between_steps_changes_nothing(lr):
 
 
 def test_rules_run_on_the_reference_backend_too():
-    for kind, settings in ((optim.SGD, dict(momentum=0.9, nesterov=True)), (optim.Adam, {}), (optim.AdamW, {})):
+    momentum = dict(momentum=0.9, nesterov=True)
+    for kind, settings in ((optim.SGD, momentum), (optim.Adam, {}), (optim.AdamW, {}), (optim.Adagrad, {})):
         values = []
         for device in ("cpu", "reference"):
             p = tg.tensor([1.0, -2.0], device=device, requires_grad=True)
@@ -208,6 +226,95 @@ def test_rules_run_on_the_reference_backend_too():
                 optimizer.step()
             values.append(p.numpy())
         np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+
+
+def test_a_bad_setting_of_one_group_stops_the_step_before_it_changes_another():
+    p, q = tg.ones(2, requires_grad=True), tg.ones(2, requires_grad=True)
+    optimizer = optim.SGD([{"params": [p]}, {"params": [q]}], lr=0.1)
+    (p + q).sum().backward()
+    optimizer.param_groups[1]["lr"] = -1.0
+    with pytest.raises(TapegradError, match="lr is a number from 0"):
+        optimizer.step()
+    assert p.tolist() == [1.0, 1.0]
+
+
+class Counting(optim.Adam):
+    """Adam that writes down for which steps it computes its coefficients."""
+
+    asked: tuple = ()
+
+    def coefficients(self, group, step, new):
+        self.asked = (*self.asked, (group["lr"], step, new))
+        return super().coefficients(group, step, new)
+
+
+def test_coefficients_are_computed_once_for_all_parameters_at_the_same_step():
+    late = tg.ones(3, requires_grad=True)
+    first = [tg.ones(n, dtype=d, requires_grad=True) for n in (2, 5) for d in (tg.float32, tg.float64)]
+    twin = tg.ones(2, dtype=tg.float64, requires_grad=True)
+    optimizer = Counting([{"params": [*first, late]}, {"params": [twin], "lr": 0.5}], lr=0.25)
+    for p in (*first, twin):
+        p.sum().backward()
+    optimizer.step()
+    assert optimizer.asked == ((0.25, 1, True), (0.5, 1, True))
+    late.sum().backward()
+    optimizer.step()
+    assert optimizer.asked[2:] == ((0.25, 2, False), (0.25, 1, True), (0.5, 2, False))
+    assert [optimizer.state[p]["step"] for p in (*first, late, twin)] == [2, 2, 2, 2, 1, 2]
+    np.testing.assert_allclose([p.numpy()[0] for p in (*first, late, twin)], [0.5] * 4 + [0.75, 0.0], atol=1e-6)
+
+
+class Halved(optim.Adam):
+    """A rule on top of another: half of every gradient."""
+
+    def update(self, p, g, state, group):
+        super().update(p, g * 0.5, state, group)
+
+
+def test_an_update_method_may_call_that_of_its_parent():
+    values = []
+    for kind, factor in ((Halved, 1.0), (optim.Adam, 0.5)):
+        p = tg.tensor([1.0, -2.0], requires_grad=True)
+        optimizer = kind([p], lr=0.1, eps=0.5)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (p * p * factor).sum().backward()
+            optimizer.step()
+        assert optimizer.state[p]["step"] == 3
+        values.append(p.tolist())
+    assert values[0] == values[1]
+
+
+def test_a_rule_without_an_update_is_named():
+    p = tg.ones(2, requires_grad=True)
+    optimizer = optim.Optimizer([p], {"lr": 0.1})
+    p.sum().backward()
+    with pytest.raises(TapegradError, match="Optimizer has no update rule; define update"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.Adagrad])
+def test_copies_go_on_alike_and_apart(kind, copied):
+    p = tg.tensor([1.0, -2.0], requires_grad=True)
+    one = kind([p], lr=0.1)
+    step(p, one, np.ones(2))
+    other = copied(one)
+    [q] = other.param_groups[0]["params"]
+    other.param_groups[0]["lr"] = 0.3
+    step(q, other, np.ones(2))
+    untouched = p.tolist()
+    one.param_groups[0]["lr"] = 0.3
+    step(p, one, np.ones(2))
+    assert p.tolist() == q.tolist() != untouched
+
+
+def test_numbers_beyond_float32_are_infinite():
+    p = tg.tensor([1.0], requires_grad=True)
+    optimizer = optim.SGD([p], lr=1e39)
+    p.sum().backward()
+    optimizer.step()
+    assert p.item() == -np.inf
 
 
 def leaf() -> tg.Tensor:
@@ -237,6 +344,9 @@ BAD = [
     (lambda: optim.Adam([leaf()], betas=(0.9,)), "betas"),
     (lambda: optim.Adam([leaf()], eps=-1e-8), "eps"),
     (lambda: optim.Adam([leaf()], weight_decay=-1.0), "weight_decay"),
+    (lambda: optim.Adagrad([leaf()], lr_decay=-0.1), "lr_decay is a number from 0, not -0.1"),
+    (lambda: optim.Adagrad([leaf()], initial_accumulator_value=float("inf")), "initial_accumulator_value"),
+    (lambda: optim.Adagrad([leaf()], eps="0"), "eps"),
 ]
 
 

@@ -75,6 +75,7 @@ OPS = {
     "roll": (lambda x: tg.roll(x, 2, 1), lambda x: torch.roll(x, 2, 1)),
     "index": (lambda x: x[1:, ::2], lambda x: x[1:, ::2]),
     "normalize": (lambda x: F.normalize(x), lambda x: torch.nn.functional.normalize(x)),
+    "layer_norm": (lambda x: F.layer_norm(x, 6), lambda x: torch.nn.functional.layer_norm(x, (6,))),
 }
 PAIRS = {
     "matmul": (tg.matmul, torch.matmul, (4, 5), (5, 3)),
@@ -278,7 +279,13 @@ def test_model(name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"), [("SGD", {"momentum": 0.9, "nesterov": True}), ("Adam", {}), ("AdamW", {"weight_decay": 0.1})]
+    ("kind", "settings"),
+    [
+        ("SGD", {"momentum": 0.9, "nesterov": True}),
+        ("Adam", {}),
+        ("AdamW", {"weight_decay": 0.1}),
+        ("Adagrad", {"lr_decay": 0.1}),
+    ],
 )
 def test_training_takes_the_same_path(kind, settings):
     make, shape = MODELS["mlp"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,9 @@ import pytest
 
 import tapegrad as tg
 from tapegrad.errors import TapeError
+from tapegrad.kernels import jit
+from tapegrad.kernels.launch import Step
+from tapegrad.kernels.run import Ready
 
 
 @pytest.fixture
@@ -304,3 +308,224 @@ def test_spawned_processes_work(tmp_path):
     )
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100)
     assert ended.stdout == "fine\n", ended.stderr[-3000:]
+
+
+# the pool
+
+
+def meeting() -> int:
+    """A kernel of two chunks whose calls wait for each other: 0 where both ran at once, 1 where one waited in vain.
+
+    args: two int64. The first counts those who came.
+    """
+    text = """define i32 @meeting(ptr %args, i64 %begin, i64 %end) {
+entry:
+  %at = load i64, ptr %args
+  %come = inttoptr i64 %at to ptr
+  %before = atomicrmw add ptr %come, i64 1 seq_cst
+  br label %wait
+wait:
+  %k = phi i64 [0, %entry], [%k1, %wait]
+  %k1 = add i64 %k, 1
+  %now = load atomic i64, ptr %come seq_cst, align 8
+  %both = icmp sge i64 %now, 2
+  %late = icmp sgt i64 %k, 20000000
+  %over = or i1 %both, %late
+  br i1 %over, label %done, label %wait
+done:
+  %alone = xor i1 %both, true
+  %status = zext i1 %alone to i32
+  ret i32 %status
+}
+"""
+    return jit.load("meeting", text, lambda: text)
+
+
+def meet() -> bool:
+    """Whether two threads worked on one kernel at the same time."""
+    come = np.zeros(2, np.int64)
+    ready = Ready(Step(meeting(), (0,), (), 8, 1, parts=1))
+    return ready.run([come.ctypes.data], lambda _: 0) == 0
+
+
+def eventually(condition, seconds: float = 20.0) -> bool:
+    """Whether it becomes true: the machine's cores may be busy, and splitting pauses where they are."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_two_threads_work_at_once(threads):
+    tg.set_num_threads(1)
+    assert not meet()
+    tg.set_num_threads(2)
+    assert eventually(meet)
+    tg.set_num_threads(3)
+    assert eventually(meet)
+
+
+def test_surplus_workers_end_and_missing_ones_start(threads):
+    x = tg.ones((2000, 1000))
+
+    def workers() -> set[str]:
+        return {t.name for t in threading.enumerate() if t.name.startswith("tapegrad-")}
+
+    for count in (4, 2, 1, 3, 1, 2):
+        tg.set_num_threads(count)
+        tg.exp(x)
+        wanted = {f"tapegrad-{i}" for i in range(1, count)}
+        assert eventually(lambda wanted=wanted: workers() == wanted), (count, workers())
+
+
+def test_idle_workers_use_no_processor_time(threads):
+    tg.set_num_threads(3)
+    tg.exp(tg.ones((2000, 1000)))
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.4)
+    assert time.process_time() - before < 0.1
+
+
+def test_the_highest_status_comes_back(threads):
+    text = """define i32 @halves(ptr %args, i64 %begin, i64 %end) {
+  %second = icmp sgt i64 %begin, 0
+  %status = select i1 %second, i32 2, i32 1
+  ret i32 %status
+}
+"""
+    ready = Ready(Step(jit.load("halves", text, lambda: text), (0,), (), 1000, 10))
+    for count in (2, 3):
+        tg.set_num_threads(count)
+        assert {ready.run([0], lambda _: 0) for _ in range(100)} == {2}
+
+
+def test_many_callers_and_many_threads(threads):
+    """Four callers, a pool of four on however few cores: all get their answers."""
+    tg.set_num_threads(4)
+    x = tg.tensor(np.linspace(0, 1, 1 << 18), dtype=tg.float32)
+    wanted = tg.exp(x).numpy().tobytes()
+
+    def many(_):
+        return all(tg.exp(x).numpy().tobytes() == wanted for _ in range(100))
+
+    with ThreadPoolExecutor(4) as executor:
+        assert all(executor.map(many, range(4)))
+
+
+ENDINGS = {
+    "at once": "",
+    "by exit": "sys.exit(0)",
+    "with a daemon that computes": """
+        threading.Thread(target=lambda: [tg.exp(x) for _ in range(10**6)], daemon=True).start()
+        time.sleep(0.05)""",
+    "with a computation at exit": "atexit.register(lambda: (tg.exp(x), tg.set_num_threads(3), tg.exp(x)))",
+    "with a thread that outlives the program": """
+        threading.Thread(target=lambda: (time.sleep(0.2), tg.exp(x))).start()""",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_program_ends(ending):
+    program = f"""
+        import atexit, sys, threading, time
+        import tapegrad as tg
+        tg.set_num_threads(4)
+        x = tg.ones((2000, 1000))
+        tg.exp(x)
+        {ENDINGS[ending].strip()}
+        tg.exp(x)
+        print("fine", flush=True)
+        """
+    if ending == "by exit":
+        program = program.replace('print("fine", flush=True)', "").replace(
+            "sys.exit", 'print("fine", flush=True); sys.exit'
+        )
+    for _ in range(3):
+        start = time.monotonic()
+        assert run(program) == "fine\n"
+        assert time.monotonic() - start < 60
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
+def test_an_interrupt_arrives():
+    program = """
+        import os, signal, sys, threading, time
+        import tapegrad as tg
+        tg.set_num_threads(3)
+        x = tg.ones((2000, 1000))
+        tg.exp(x)
+        for _ in range(3):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline:
+                    y = tg.exp(x)
+            except KeyboardInterrupt:
+                assert tg.exp(x * 0).sum().item() == 2_000_000.0
+            else:
+                sys.exit("no interrupt")
+        print("fine")
+        """
+    assert run(program) == "fine\n"
+
+
+def test_where_there_is_no_futex(tmp_path):
+    """Workers wait in Python instead, as on macOS and Windows; they help, use no processor time, and end."""
+    program = f"""
+        import sys, time
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from tapegrad.kernels import handoff, processor
+        processor._FUTEX.clear()
+        assert processor.futex() is None and "syscall" not in handoff.work()
+        import tapegrad as tg
+        from tapegrad.kernels.threads import POOL
+        tg.set_num_threads(3)
+        x = tg.ones((2000, 1000))
+        for _ in range(20):
+            assert tg.exp(x * 0).sum().item() == 2_000_000.0
+        from test_threads import eventually, meet
+        assert eventually(meet)
+        assert eventually(lambda: POOL.resting == 2)
+        before = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - before < 0.1
+        assert eventually(meet)
+        tg.set_num_threads(2)
+        assert eventually(lambda: sorted(POOL.workers) == [1])
+        tg.set_num_threads(4)
+        assert eventually(meet)
+        print("fine")
+        """
+    assert run(program, TAPEGRAD_CACHE=str(tmp_path)) == "fine\n"
+
+
+def test_the_code_for_other_platforms_compiles():
+    program = """
+        import sys, types
+        import llvmlite.binding as llvm
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        from tapegrad.kernels import handoff, processor, sweep
+        for triple, platform in [("aarch64-unknown-linux-gnu", "linux"), ("arm64-apple-darwin", "darwin"),
+                                 ("x86_64-pc-windows-msvc", "win32"), ("riscv64-unknown-linux-gnu", "linux")]:
+            try:
+                target = llvm.Target.from_triple(triple)
+            except RuntimeError:  # this llvmlite was built without it
+                continue
+            processor.sys = types.SimpleNamespace(platform=platform)
+            processor.architecture = lambda: {"arm64": "aarch64"}.get(triple.split("-")[0], triple.split("-")[0])
+            modules = [[handoff.share(), handoff.spread("internal")], [handoff.work()], [handoff.admit()],
+                       [handoff.spread("internal"), sweep.driver()]]
+            for functions in modules:
+                module = llvm.parse_assembly(handoff.module(*functions))
+                module.verify()
+                features = "+a,+m,+d" if "riscv" in triple else ""
+                assembly = target.create_target_machine(features=features, opt=2, reloc="pic").emit_assembly(module).lower()
+                if "aarch64" in triple and "sweep" in assembly:
+                    assert "fpcr" in assembly and "syscall" in assembly
+        print("fine")
+        """
+    assert run(program) == "fine\n"

@@ -59,6 +59,10 @@ class Body:
             return MATH[kind](e, *args)
         return getattr(e, {"min": "minimum", "max": "maximum"}.get(kind, kind))(*args)
 
+    def emit_product(self, kind: str, a: Value, b: Value) -> Value:
+        with self.e.exact():
+            return self.e.mul(a, b)
+
     @property
     def is_float(self) -> bool:
         return self.compute in ("f32", "f64")

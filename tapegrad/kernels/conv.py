@@ -88,7 +88,8 @@ def multiply(weights, taps, table, image, sums, sums_row, channels, positions):
 @skeleton(
     "x: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
     "out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
-    "whole: int, band: int, bands: int, block: int, blocks: int, rows: int, columns: int"
+    "whole: int, band: int, bands: int, block: int, blocks: int, rows: int, columns: int",
+    unroll=False,
 )
 def conv2d_forward(
     x,
@@ -183,7 +184,8 @@ def conv2d_forward(
 @skeleton(
     "g: *T, w: *T, out: *T, work: *int64, groups: int, channels: int, height: int, width: int, filters: int, "
     "g_h: int, g_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, left: int, "
-    "band: int, bands: int, block: int, blocks: int, rows: int, columns: int, across: int, total: int"
+    "band: int, bands: int, block: int, blocks: int, rows: int, columns: int, across: int, total: int",
+    unroll=False,
 )
 def conv2d_transposed(
     g,
@@ -416,7 +418,7 @@ def _(ins, outs, attrs):
     )
     code = conv2d_forward.address(T=x.dtype, R=tile_rows())
     grain = pieces_grain(extent, 2 * out.size * channels * kh * kw)
-    return (Step(code, (0, 1, 2), static, extent, grain, work),)
+    return (Step(code, (0, 1, 2), static, extent, grain, work, parts=1),)
 
 
 @kernel("conv2d_input")
@@ -468,4 +470,4 @@ def _(ins, outs, attrs):
     )
     code = conv2d_transposed.address(T=g.dtype, R=tile_rows())
     grain = pieces_grain(extent, 2 * g.size * channels * kh * kw)
-    return (Step(code, (0, 1, 2), static, extent, grain, work),)
+    return (Step(code, (0, 1, 2), static, extent, grain, work, parts=1),)

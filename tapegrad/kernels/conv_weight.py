@@ -80,7 +80,8 @@ def gather_taps(image, table, taps, where, turned, filters, count, sums):
     "x: *T, g: *T, out: *T, work: *int64, images: int, groups: int, channels: int, height: int, width: int, "
     "filters: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, dh: int, dw: int, top: int, "
     "left: int, "
-    "whole: int, chunk: int, some: int, band: int, rows: int, columns: int"
+    "whole: int, chunk: int, some: int, band: int, rows: int, columns: int",
+    unroll=False,
 )
 def conv2d_filters(
     x,

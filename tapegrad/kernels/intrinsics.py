@@ -12,6 +12,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .tiles import add_products, lanes_of, tile, turn_block  # noqa: F401 (found by name, as all below)
+from .windows import all_maxima, clipped_maxima, some_maxima  # noqa: F401
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 _BITS = {types.float32: types.int32, types.float64: types.int64}

@@ -75,20 +75,26 @@ HOST = Host()
 
 
 def load(
-    symbol: str, key: str | None, build: Callable[[], str], *, optimise: bool = False, runtime: bool = False
+    symbol: str,
+    key: str | None,
+    build: Callable[[], str],
+    *,
+    optimise: bool = False,
+    unroll: bool = True,
+    runtime: bool = False,
 ) -> int:
     """The address of the kernel `symbol`, compiled from `build()`'s LLVM IR if it is not in the cache.
 
     `key` holds all that determines the code, apart from tapegrad's own sources, the versions and the processor; with
-    None the code is compiled afresh and not stored. `optimise` runs LLVM's O3 passes before the code generator. Loading
-    the same key twice gives the same address. `runtime` accepts code that calls the runtime of Numba, which `build` has
-    started; it is not stored, because the next process may not have one.
+    None the code is compiled afresh and not stored. `optimise` runs LLVM's O3 passes before the code generator, `unroll`
+    those that unroll loops, too. Loading the same key twice gives the same address. `runtime` accepts code that calls the
+    runtime of Numba, which `build` has started; it is not stored, because the next process may not have one.
     """
     if key is None:
         key, stored = f"unstored {next(_serial)}", False
     else:
         stored = True
-    digest = hashlib.sha256(f"{symbol}\0{optimise}\0{key}".encode()).hexdigest()[:40]
+    digest = hashlib.sha256(f"{symbol}\0{optimise}{unroll}\0{key}".encode()).hexdigest()[:40]
     address = _loaded.get(digest)
     if address is not None:
         return address
@@ -100,11 +106,11 @@ def load(
             if code is None:
                 text = build()
                 try:
-                    code = compile_object(symbol, text, unique, optimise)
+                    code = compile_object(symbol, text, unique, optimise, unroll)
                 except NeedsRuntime:
                     if not runtime:
                         raise
-                    code, stored = compile_object(symbol, text, unique, optimise, registered=True), False
+                    code, stored = compile_object(symbol, text, unique, optimise, unroll, registered=True), False
                 if stored:
                     object_cache().write(digest, code)
             _loaded[digest] = _add_object(code, unique)
@@ -115,7 +121,9 @@ class NeedsRuntime(KernelError):
     """The code calls functions that no library has and that somebody registered with LLVM: Numba's runtime."""
 
 
-def compile_object(symbol: str, text: str, unique: str, optimise: bool = False, registered: bool = False) -> bytes:
+def compile_object(
+    symbol: str, text: str, unique: str, optimise: bool = False, unroll: bool = True, registered: bool = False
+) -> bytes:
     """Object code of the LLVM IR `text`, in which `symbol` is renamed to `unique`.
 
     `registered`: it may call functions that were registered with LLVM in this process.
@@ -133,7 +141,7 @@ def compile_object(symbol: str, text: str, unique: str, optimise: bool = False, 
         ) from error
     entry.name = unique
     if optimise:
-        run_passes(module, keep=unique)
+        run_passes(module, keep=unique, unroll=unroll)
     missing = unresolved(module)
     known = [name for name in missing if llvm.address_of_symbol(name)]
     if missing and not (registered and known == missing):
@@ -142,14 +150,15 @@ def compile_object(symbol: str, text: str, unique: str, optimise: bool = False, 
     return _emitter().emit_object(module)
 
 
-def run_passes(module, keep: str) -> None:
+def run_passes(module, keep: str, unroll: bool = True) -> None:
     """Hide everything but the function `keep`, and run LLVM's O3 passes, so that what nobody calls goes away."""
     llvm = _llvm()
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration and value.name != keep:
             value.linkage = "internal"
     options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = options.loop_unrolling = True
+    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
+    options.loop_unrolling = unroll
     builder = llvm.create_pass_builder(_emitter(), options)
     builder.getModulePassManager().run(module, builder)
 

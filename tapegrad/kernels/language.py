@@ -112,3 +112,20 @@ tile = Intrinsic(
     (pointer to int64). The sum over i < count goes to C, or is added to it.
     """,
 )
+all_maxima = Intrinsic(
+    "all_maxima",
+    """all_maxima(step, x, row_step, column_step, rows, columns, out, at, position): a vector of windows' maxima.
+
+    For as many windows s as one vector of x's type and one of int32 have lanes: out[s] is the largest of
+    x[s * step + i * row_step + j * column_step], i < rows, j < columns (the first of equals, a NaN before all), and
+    at[s] (int32) where it is, `position` being where x points. `step` is a constant.
+    """,
+)
+some_maxima = Intrinsic("some_maxima", "some_maxima(..., count): all_maxima for the windows s < count alone.")
+clipped_maxima = Intrinsic(
+    "clipped_maxima",
+    """clipped_maxima(..., count, low, high): some_maxima where of each row only x[low] to x[high - 1] exist.
+
+    A window without elements gives 0, and -1 as its position.
+    """,
+)

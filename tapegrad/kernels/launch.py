@@ -21,7 +21,8 @@ from ..layouts import Layout
 class Step:
     """One kernel call. `extent` items may be split among threads; `grain` of them are about 25 µs of work (0: never split).
 
-    `workspace` is the number of scratch bytes that each thread needs.
+    `workspace` is the number of scratch bytes that each thread needs. `parts`: into how many ranges per thread the extent
+    is best cut; 1 where every range has a large cost of its own, such as packing a matrix.
     """
 
     address: int
@@ -30,6 +31,7 @@ class Step:
     extent: int = 1
     grain: int = 0
     workspace: int = 0
+    parts: int = 4
 
 
 Builder = Callable[[tuple[Layout, ...], tuple[Layout, ...], dict], tuple[Step, ...]]

@@ -295,7 +295,14 @@ def _(ins, outs, attrs):
     extent, each = (n, 2 * m * k) if by_columns else (lead.products * m, 2 * n * k)
     walk = () if by_columns else lead.inmost()
     return tuple(
-        Step(code, (0, 1, 2), (routine, *sizes, x, y, i * lead.products * m * n, *walk), extent, grain(extent, each))
+        Step(
+            code,
+            (0, 1, 2),
+            (routine, *sizes, x, y, i * lead.products * m * n, *walk),
+            extent,
+            grain(extent, each),
+            parts=1 if lead.products < 8 else 4,
+        )
         for i, x, y in lead.starts()
     )
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from ..layouts import Layout
-from .language import T, TypeVar, inline, offset
+from .language import T, TypeVar, all_maxima, clipped_maxima, fill_zero, inline, lanes_of, offset, some_maxima
 from .launch import Step, kernel
 from .skeleton import skeleton
 
 ROWS, COLUMNS = TypeVar("ROWS"), TypeVar("COLUMNS")  # of a window, where it is compiled for its size; else 0
-UNROLLED = 9  # elements of the largest window with code of its own: 2 times faster
-GRAIN_ELEMENTS = 50_000  # window elements worth a thread's while
+STEP = TypeVar("STEP")  # columns from one window to the next, where vectors of windows are compiled for it; else 0
+UNROLLED = 9  # elements of the largest window with code of its own
+PADDED = TypeVar("PADDED")  # 1 where some windows reach over the edge
+FARTHEST = 4  # the largest such STEP: as many vectors are loaded for one
+GRAIN_ELEMENTS = (
+    50_000  # window elements worth a thread's while; of maxima in vectors and of scattered ones, 8 times that
+)
 
 
 @inline
@@ -34,41 +39,83 @@ def larger(best, at, value, where):
     return value if better else best, where if better else at
 
 
-@skeleton(
-    "x: *T, out: *int64, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, sw: int, "
-    "dh: int, "
-    "dw: int, top: int, left: int"
-)
-def max_positions(x, out, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, begin, end):
-    """For the planes begin..end, where the maximum of each window lies; the first of equals, NaN before all.
+@inline
+def one_window(image, start, row_step, column_step, i0, i1, j0, j1):
+    """The largest element of one window, and where it is: 0 and -1 where the window has none."""
+    at = start + i0 * row_step + j0 * column_step if i1 > i0 and j1 > j0 else -1
+    best = image[at] if at >= 0 else T(0)
+    for i in range(i0, i1):
+        for j in range(j0, j1):
+            where = start + i * row_step + j * column_step
+            best, at = larger(best, at, image[where], where)
+    return best, at
 
-    Zeros around the image are never chosen; a window that has nothing else gives -1.
+
+@skeleton(
+    "x: *T, out: *T, at: *int32, height: int, width: int, out_h: int, out_w: int, kh: int, kw: int, sh: int, "
+    "sw: int, dh: int, dw: int, top: int, left: int"
+)
+def window_maximum(x, out, at, height, width, out_h, out_w, kh, kw, sh, sw, dh, dw, top, left, begin, end):
+    """For the planes begin..end, the maximum of each window and its position in the plane; the first of equals, NaN first.
+
+    Zeros around the image are never chosen; a window that has nothing else gives position -1.
     """
+    row_step = dh * width
     for plane in range(begin, end):
         image = offset(x, plane * height * width)
         for q in range(out_h):
-            found = offset(out, (plane * out_h + q) * out_w)
+            line, found = offset(out, (plane * out_h + q) * out_w), offset(at, (plane * out_h + q) * out_w)
             y0 = q * sh - top
-            i0, i1 = first_inside(y0, dh), min(last_inside(y0, dh, height), kh)
-            for s in range(out_w):
-                z0 = s * sw - left
-                start = y0 * width + z0
-                inside = i1 - i0 == kh and z0 >= 0 and z0 + (kw - 1) * dw < width
-                if ROWS > 0 and inside:  # the loops have constant lengths and are unrolled
-                    best, at = image[start], start
-                    for i in range(ROWS):
-                        for j in range(COLUMNS):
-                            where = start + i * dh * width + j * dw
-                            best, at = larger(best, at, image[where], where)
-                else:
-                    j0, j1 = first_inside(z0, dw), min(last_inside(z0, dw, width), kw)
-                    at = start + i0 * dh * width + j0 * dw if i1 > i0 and j1 > j0 else -1
-                    best = image[max(at, 0)]
-                    for i in range(i0, i1):
-                        for j in range(j0, j1):
-                            where = start + i * dh * width + j * dw
-                            best, at = larger(best, at, image[where], where)
-                found[s] = at
+            i0, i1 = 0, kh
+            if PADDED and (y0 < 0 or y0 + (kh - 1) * dh >= height):
+                i0, i1 = first_inside(y0, dh), min(last_inside(y0, dh, height), kh)
+            if STEP > 0:
+                maxima_of_row(image, line, found, y0, i0, i1, row_step, width, out_w, kh, kw, sw, dw, left)
+            else:
+                for s in range(out_w):
+                    z0 = s * sw - left
+                    j0, j1 = 0, kw
+                    if PADDED:
+                        j0, j1 = first_inside(z0, dw), min(last_inside(z0, dw, width), kw)
+                    line[s], found[s] = one_window(image, y0 * width + z0, row_step, dw, i0, i1, j0, j1)
+    return 0
+
+
+@inline
+def maxima_of_row(image, line, found, y0, i0, i1, row_step, width, out_w, kh, kw, sw, dw, left):
+    """One row of windows, of whose rows i0..i1 exist: a vector of them at a time."""
+    lanes = min(lanes_of(line), lanes_of(found))
+    rows, columns = (ROWS, COLUMNS) if ROWS > 0 else (kh, kw)  # loops of constant length are unrolled
+    s = 0
+    while s < out_w:
+        many = out_w - s
+        if not PADDED and many < lanes and s > 0:
+            s, many = out_w - lanes, lanes  # some once more, rather than fewer than a vector holds
+        z0 = s * sw - left
+        start = y0 * width + i0 * row_step + z0
+        pixels, maxima, places = offset(image, start), offset(line, s), offset(found, s)
+        if many >= lanes and (
+            not PADDED or (i1 - i0 == kh and z0 >= 0 and z0 + (lanes - 1) * sw + (kw - 1) * dw < width)
+        ):
+            all_maxima(STEP, pixels, row_step, dw, rows, columns, maxima, places, start)
+        elif not PADDED:
+            some_maxima(STEP, pixels, row_step, dw, rows, columns, maxima, places, start, many)
+        elif i1 - i0 == kh:
+            clipped_maxima(STEP, pixels, row_step, dw, rows, columns, maxima, places, start, many, -z0, width - z0)
+        else:
+            clipped_maxima(STEP, pixels, row_step, dw, i1 - i0, kw, maxima, places, start, many, -z0, width - z0)
+        s += lanes
+
+
+@skeleton("g: *T, at: *int32, out: *T, size: int, windows: int")
+def spread_maxima(g, at, out, size, windows, begin, end):
+    """For the planes begin..end of `size` elements: zeros, with each window's gradient added where its maximum was."""
+    for plane in range(begin, end):
+        image, places, slope = offset(out, plane * size), offset(at, plane * windows), offset(g, plane * windows)
+        fill_zero(image, size)
+        for w in range(windows):
+            if places[w] >= 0:
+                image[places[w]] += slope[w]
     return 0
 
 
@@ -136,23 +183,34 @@ def spread_means(g, out, height, width, out_h, out_w, kh, kw, sh, sw, top, botto
     return 0
 
 
-def planes(x: Layout, window: int, outputs: int) -> tuple[int, int]:
-    """Extent and grain of a step over the planes of `x`."""
+def planes(x: Layout, work: int, grain: int = GRAIN_ELEMENTS) -> tuple[int, int]:
+    """Extent and grain of a step over the planes of `x`, each of which takes so much work."""
     count = x.shape[0] * x.shape[1]
-    least = max(1, GRAIN_ELEMENTS // max(1, window * outputs))
+    least = max(1, grain // max(1, work))
     return count, least if 2 * least <= count else 0
 
 
-@kernel("max_pool2d_index")
+@kernel("max_pool2d")
 def _(ins, outs, attrs):
-    (x,), (out,) = ins, outs
+    (x,), (out, _) = ins, outs
     (h, w), (out_h, out_w), (kh, kw) = x.shape[2:], out.shape[2:], attrs["kernel"]
     (top, _), (left, _) = attrs["padding"]
     words = (h, w, out_h, out_w, kh, kw, *attrs["stride"], *attrs["dilation"], top, left)
-    extent, least = planes(x, kh * kw, out_h * out_w)
     rows, columns = (kh, kw) if kh * kw <= UNROLLED else (0, 0)
-    code = max_positions.address(T=x.dtype, ROWS=rows, COLUMNS=columns)
-    return (Step(code, (0, 1), words, extent, least),)
+    step = attrs["stride"][1] if attrs["stride"][1] <= FARTHEST else 0
+    padded = int(any(map(sum, attrs["padding"])))
+    if not step:
+        rows = columns = 0
+    code = window_maximum.address(T=x.dtype, ROWS=rows, COLUMNS=columns, STEP=step, PADDED=padded)
+    return (Step(code, (0, 1, 2), words, *planes(x, kh * kw * out_h * out_w, (8 if step else 1) * GRAIN_ELEMENTS)),)
+
+
+@kernel("max_pool2d_slope")
+def _(ins, outs, attrs):
+    (g, _), (out,) = ins, outs
+    size, windows = out.shape[2] * out.shape[3], g.shape[2] * g.shape[3]
+    work = 4 * windows + size
+    return (Step(spread_maxima.address(T=g.dtype), (0, 1, 2), (size, windows), *planes(out, work, 8 * GRAIN_ELEMENTS)),)
 
 
 def mean_step(code: int, image: Layout, pooled: Layout, attrs: dict) -> tuple[Step, ...]:
@@ -160,7 +218,7 @@ def mean_step(code: int, image: Layout, pooled: Layout, attrs: dict) -> tuple[St
     (h, w), (out_h, out_w), (kh, kw) = image.shape[2:], pooled.shape[2:], attrs["kernel"]
     (top, bottom), (left, right) = attrs["padding"]
     words = (h, w, out_h, out_w, kh, kw, *attrs["stride"], top, bottom, left, right, int(attrs["count_include_pad"]))
-    return (Step(code, (0, 1), words, *planes(image, kh * kw, out_h * out_w)),)
+    return (Step(code, (0, 1), words, *planes(image, kh * kw * out_h * out_w)),)
 
 
 @kernel("avg_pool2d")

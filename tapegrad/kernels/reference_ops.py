@@ -278,16 +278,26 @@ def conv2d_weight(x, g, outs, kernel_size, stride, padding, dilation, groups):
 
 
 @reference
-def max_pool2d_index(x, outs, kernel, stride, padding, dilation):
-    height, width = x.shape[2:]
+def max_pool2d(image, outs, kernel, stride, padding, dilation):
+    height, width = image.shape[2:]
     place = _padded(np.arange(height * width).reshape(1, 1, height, width), padding, -1)
-    place, x = np.broadcast_to(place, (*x.shape[:2], *place.shape[2:])), _padded(x.astype(float), padding)
+    x = _padded(image.astype(float), padding)
+    place = np.broadcast_to(place, x.shape)
     best = np.full(outs[0].shape, -1)
     top = np.full(outs[0].shape, -np.inf)
     for _, _, at in _windows(outs[0].shape[2:], kernel, stride, dilation):
         here = (place[at] >= 0) & ((best < 0) | (x[at] > top) | (np.isnan(x[at]) & ~np.isnan(top)))
         best, top = np.where(here, place[at], best), np.where(here, x[at], top)
-    return best
+    plane = image.reshape(*image.shape[:2], height * width)
+    return np.take_along_axis(plane, best.reshape(*best.shape[:2], -1), 2).reshape(best.shape), best
+
+
+@reference
+def max_pool2d_slope(g, at, outs, input_size):
+    y = np.zeros((*g.shape[:2], math.prod(input_size)))
+    n, c = np.ogrid[: g.shape[0], : g.shape[1]]
+    np.add.at(y, (n[..., None, None], c[..., None, None], at), g)
+    return y
 
 
 def _counts(input_size, size, kernel, stride, padding, count_include_pad):

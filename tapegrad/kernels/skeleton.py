@@ -44,11 +44,20 @@ _PARAMETER = re.compile(r"(\w+)\s*:\s*(\*?)\s*(\w+)$")
 class Skeleton:
     """A function that is compiled once per binding of its type variables. Made by `@skeleton`."""
 
-    def __init__(self, function: Callable, signature: str, *, reassoc: bool = True, trusted_source: bool | None = None):
+    def __init__(
+        self,
+        function: Callable,
+        signature: str,
+        *,
+        reassoc: bool = True,
+        unroll: bool = True,
+        trusted_source: bool | None = None,
+    ):
         self.function = function
         self.signature = signature
         self.parameters = parse(signature, function)
         self.reassoc = reassoc
+        self.unroll = unroll
         self.trusted_source = function.__module__.startswith(OURS) if trusted_source is None else trusted_source
         self.__doc__ = function.__doc__
         self._addresses: dict[tuple, int] = {}
@@ -74,7 +83,7 @@ class Skeleton:
             raise KernelError(f"skeleton {self.name} needs a dtype for {', '.join(sorted(missing))}, not {bindings}.")
         symbol = "_".join([self.name, *(_label(bindings[k]) for k in sorted(bindings))])
         key = self._key(bindings)
-        return jit.load(symbol, key, lambda: self._build(symbol, bindings), optimise=True)
+        return jit.load(symbol, key, lambda: self._build(symbol, bindings), optimise=True, unroll=self.unroll)
 
     def _key(self, bindings: dict) -> str | None:
         """All that determines the code; None where that cannot be written down."""
@@ -95,14 +104,15 @@ class Skeleton:
         return build(self, symbol, bindings)
 
 
-def skeleton(signature: str, *, reassoc: bool = True, trusted_source: bool | None = None):
+def skeleton(signature: str, *, reassoc: bool = True, unroll: bool = True, trusted_source: bool | None = None):
     """Make a skeleton of the decorated function; see the module's text for the signature.
 
-    `reassoc=False` keeps the order of floating-point operations. `trusted_source` says that the function's text is part
+    `reassoc=False` keeps the order of floating-point operations. `unroll=False` leaves loops as they are, where their
+    bodies are long already: the code is smaller and compiles faster. `trusted_source` says that the function's text is part
     of the cache's version already, which is so in tapegrad's own kernels (the default there) and nowhere else: other
     functions are known by their bytecode and all it uses.
     """
-    return lambda function: Skeleton(function, signature, reassoc=reassoc, trusted_source=trusted_source)
+    return lambda function: Skeleton(function, signature, reassoc=reassoc, unroll=unroll, trusted_source=trusted_source)
 
 
 def parse(signature: str, function: Callable) -> list[tuple[str, bool, str]]:

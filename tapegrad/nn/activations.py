@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 
+from ..ops import network
 from . import functional as F
 from .module import Module
 
 
-def _module(name: str, fn, doc: str, **defaults) -> type[Module]:
-    """A module class that calls `fn` with the settings it was made with."""
+def _module(name: str, fn, doc: str, tensors: int = 1, **defaults) -> type[Module]:
+    """A module class that calls `fn` with the settings it was made with. In `fn` they follow the tensors in this order.
+
+    By position: that is the shortest way into an op, and to what a session compares a call with.
+    """
     signature = inspect.Signature(
         [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in defaults.items()]
     )
@@ -22,8 +26,17 @@ def _module(name: str, fn, doc: str, **defaults) -> type[Module]:
             raise TypeError(f"nn.{name}{signature}: {error}") from None
         self.settings = {**defaults, **bound.arguments}
 
-    def forward(self, *inputs):
-        return fn(*inputs, **self.settings)
+    def plain(self, input):
+        return fn(input)
+
+    def activation(self, input):
+        return fn(input, *self.settings.values())
+
+    def loss(self, input, target):
+        return fn(input, target, *self.settings.values())
+
+    forward = loss if tensors == 2 else activation if defaults else plain
+    forward.__name__, forward.__qualname__ = "forward", f"{name}.forward"
 
     def extra_repr(self):
         return ", ".join(f"{k}={v!r}" for k, v in self.settings.items() if v != defaults[k])
@@ -48,18 +61,16 @@ Sigmoid = _module("Sigmoid", F.sigmoid, "1 / (1 + exp(-x)).")
 Tanh = _module("Tanh", F.tanh, "The hyperbolic tangent.")
 Softplus = _module("Softplus", F.softplus, "log(1 + exp(x)).")
 Softsign = _module("Softsign", F.softsign, "x / (1 + |x|).")
-Softmax = _module("Softmax", F.softmax, "exp(x) / sum(exp(x)) along dim.", dim=-1)
-LogSoftmax = _module("LogSoftmax", F.log_softmax, "log(softmax(x)) along dim.", dim=-1)
+Softmax = _module("Softmax", network.softmax, "exp(x) / sum(exp(x)) along dim.", dim=-1)
+LogSoftmax = _module("LogSoftmax", network.log_softmax, "log(softmax(x)) along dim.", dim=-1)
 
-CrossEntropyLoss = _module(
-    "CrossEntropyLoss", F.cross_entropy, "`functional.cross_entropy` as a module.", ignore_index=-100, reduction="mean"
-)
-MSELoss = _module("MSELoss", F.mse_loss, "`functional.mse_loss` as a module.", reduction="mean")
-L1Loss = _module("L1Loss", F.l1_loss, "`functional.l1_loss` as a module.", reduction="mean")
-NLLLoss = _module("NLLLoss", F.nll_loss, "`functional.nll_loss` as a module.", reduction="mean")
-BCEWithLogitsLoss = _module(
-    "BCEWithLogitsLoss",
-    F.binary_cross_entropy_with_logits,
-    "`functional.binary_cross_entropy_with_logits` as a module.",
-    reduction="mean",
-)
+
+def _loss(name: str, fn, **defaults) -> type[Module]:
+    return _module(name, fn, f"`functional.{fn.__name__}` as a module.", 2, **defaults)
+
+
+CrossEntropyLoss = _loss("CrossEntropyLoss", F.cross_entropy, ignore_index=-100, reduction="mean")
+MSELoss = _loss("MSELoss", F.mse_loss, reduction="mean")
+L1Loss = _loss("L1Loss", F.l1_loss, reduction="mean")
+NLLLoss = _loss("NLLLoss", F.nll_loss, reduction="mean")
+BCEWithLogitsLoss = _loss("BCEWithLogitsLoss", F.binary_cross_entropy_with_logits, reduction="mean")

@@ -7,9 +7,11 @@ import math
 from ..errors import ShapeError, TapegradError
 from ..ops import convolution, network, pooling
 from ..ops.movement import flatten
-from ..tape.create import zeros
+from ..ops.network import linear
+from ..tape.create import ones, zeros
 from ..tape.tensor import Tensor
 from . import init
+from .functional import layer_norm
 from .module import Module
 
 
@@ -53,7 +55,7 @@ class Linear(Module):
 
     def forward(self, x):
         """x (..., in_features) -> (..., out_features)."""
-        return network.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
     def extra_repr(self):
         """in, out and bias."""
@@ -142,6 +144,41 @@ class Embedding(Module):
         return f"{self.num_embeddings}, {self.embedding_dim}"
 
 
+class LayerNorm(Module):
+    """Rows normalised over the trailing axes `normalized_shape`, then scaled and shifted. Arguments as in PyTorch.
+
+    weight starts at 1 and bias at 0, both of the shape normalized_shape; elementwise_affine=False has neither.
+
+    >>> import tapegrad as tg
+    >>> LayerNorm(4)(tg.ones((2, 4))).tolist()
+    [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+
+    def __init__(
+        self, normalized_shape, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True, dtype=None
+    ):
+        super().__init__()
+        several = isinstance(normalized_shape, tuple | list)
+        shape = tuple(normalized_shape) if several else (normalized_shape,)
+        if not shape or not all(map(_is_size, shape)):
+            raise ShapeError(
+                f"LayerNorm: normalized_shape is a whole number from 1, or some of them, not {normalized_shape!r}"
+            )
+        self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
+        weight = ones(shape, dtype=dtype, requires_grad=True) if elementwise_affine else None
+        shift = zeros(shape, dtype=dtype, requires_grad=True) if elementwise_affine and bias else None
+        self.register_parameter("weight", weight)
+        self.register_parameter("bias", shift)
+
+    def forward(self, x):
+        """x (..., *normalized_shape) -> the same shape."""
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self):
+        """Shape, eps, and whether there are parameters."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
 class _Pool(Module):
     """What MaxPool2d and AvgPool2d share."""
 
@@ -221,12 +258,13 @@ class Sequential(Module):
 
     def forward(self, x):
         """x through every module in turn."""
-        for name, module in self._modules.items():
-            try:
+        name = None
+        try:
+            for name, module in self._modules.items():  # noqa: B007  the last name is that of the one that failed
                 x = module(x)
-            except TapegradError as error:
-                error.add_note(f"which is {name!r} of {type(self).__name__}")
-                raise
+        except TapegradError as error:
+            error.add_note(f"which is {name!r} of {type(self).__name__}")
+            raise
         return x
 
     def append(self, module: Module) -> Sequential:

@@ -17,7 +17,8 @@ ROUNDING = frozenset({"floor", "ceil", "rint", "trunc", "sign", "floordiv"})
 MATH = frozenset(
     "exp exp2 expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh erf sigmoid pow rsqrt".split()
 )
-ARITHMETIC = frozenset("add sub mul div mod neg abs sqrt min max select copysign".split())
+# "product" is mul that is rounded before anything is added to it: the result of one op that a fused kernel gives to the next
+ARITHMETIC = frozenset("add sub mul product div mod neg abs sqrt min max select copysign".split())
 KINDS = BOOLEAN | ROUNDING | MATH | ARITHMETIC | {"input", "const"}
 
 

@@ -58,6 +58,17 @@ def copy(x: Tensor):
     return identity_copy(x)
 
 
+@view(public=False, differentiable=False)
+def detach_view(x: Tensor):
+    """The same elements, through which no gradient flows."""
+    return (x,), {}
+
+
+@detach_view.shape
+def _(x):
+    return x.shape, x.strides, 0
+
+
 @view(public=False)
 def reshape_view(x: Tensor, shape):
     """x under another shape, on the same elements."""
@@ -426,6 +437,37 @@ def pad(x: Tensor, pad_width, constant_values=0):
         raise ShapeError(f"pad: pad_width {pad_width!r} is negative; cut with slices instead")
     value = broadcast_to(astype(_interpreter.tensor(constant_values, "pad", x.device), x.dtype), ())
     return pad_constant(x, value, pads)
+
+
+_numpy_pad = pad
+
+
+def _torch_pads(pad, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    if len(pad) % 2 or len(pad) > 2 * len(shape):
+        raise ShapeError(
+            f"pad: pad has {len(pad)} numbers; wanted two for each axis to pad, at most {2 * len(shape)} for shape {shape}"
+        )
+    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
+    return [(0, 0)] * (len(shape) - len(pairs)) + pairs[::-1]
+
+
+@composite(
+    namespace="nn",
+    name="pad",
+    reference=lambda x, pad, mode="constant", value=0.0: np.pad(x, _torch_pads(pad, x.shape), constant_values=value),
+    samples=[
+        dict(shapes=((2, 3),), args=((1, 2),)),
+        dict(shapes=((2, 3),), args=((0, 1, 2, 0),), attrs=dict(value=1.5)),
+    ],
+)
+def pad_last_axes(input: Tensor, pad, mode="constant", value=0.0):
+    """input with `value` around it. pad, as in PyTorch: (before, after) of the last axis, then of the one before it, ….
+
+    `tg.pad` takes NumPy's order.
+    """
+    if mode != "constant":
+        raise ShapeError(f'pad: mode is "constant", not {mode!r}')
+    return _numpy_pad(input, _torch_pads(pad, input.shape), value)
 
 
 @composite(public=False)

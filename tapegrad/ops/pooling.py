@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from ..dtypes import int64
+from ..dtypes import int32
 from ..errors import ShapeError
 from .axes import pair
 from .convolution import out_length, single
@@ -13,18 +15,40 @@ from .movement import expand_dims, floating, reshape, squeeze
 from .registry import Tensor, composite, primitive
 
 
-@primitive(public=False, differentiable=False, builder="max_pool2d_index")
-def max_pool_index(x: Tensor, kernel, stride, padding, dilation):
-    """The flat position, in its plane, of each window's maximum."""
+@primitive(public=False, builder="max_pool2d", outputs=2)
+def max_pool_kernel(x: Tensor, kernel, stride, padding, dilation):
+    """Each window's maximum, and its flat position in its plane (int32)."""
     return (x,), {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
 
 
-@max_pool_index.shape
+@max_pool_kernel.shape
 def _(x, kernel, stride, padding, dilation):
-    return (
-        *x.shape[:2],
-        *(out_length(*v) for v in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)),
-    ), int64
+    size = (out_length(*v) for v in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True))
+    shape = (*x.shape[:2], *size)
+    return [(shape, x.dtype), (shape, int32)]
+
+
+@max_pool_kernel.adjoint(0, saves=("y",))
+def _(g, y, x, **how):
+    return None if g[0] is None else max_pool_slope(g[0], y[1], x.shape[2:])
+
+
+@primitive(public=False, builder="max_pool2d_slope")
+def max_pool_slope(g: Tensor, at: Tensor, input_size):
+    """Planes of zeros with each element of g added at its flat position: the transpose of a maximum over windows."""
+    return (g, at), {"input_size": input_size}
+
+
+@max_pool_slope.shape
+def _(g, at, input_size):
+    return (*g.shape[:2], *input_size), g.dtype
+
+
+@max_pool_slope.adjoint(0, saves=(1,))
+def _(h, y, g, at, input_size):
+    planes, windows = math.prod(g.shape[:2]), math.prod(g.shape[2:])
+    taken = take_along_kernel(reshape(h, (planes, math.prod(input_size))), reshape(at, (planes, windows)), 1)
+    return reshape(taken, g.shape)
 
 
 def _pool_arguments(x, kernel_size, stride, padding, op_name: str, dilation=1):
@@ -69,11 +93,7 @@ def max_pool2d(input: Tensor, kernel_size, stride=None, padding=0, dilation=1):
     single = input.ndim == 3
     how = _pool_arguments(input, kernel_size, stride, padding, "max_pool2d", dilation)
     x = expand_dims(input, 0) if single else input
-    at = max_pool_index(x, *how)
-    flat = take_along_kernel(
-        reshape(x, (*x.shape[:2], x.shape[2] * x.shape[3])), reshape(at, (*at.shape[:2], at.shape[2] * at.shape[3])), 2
-    )
-    out = reshape(flat, at.shape)
+    out, _ = max_pool_kernel(x, *how)
     return squeeze(out, 0) if single else out
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..dtypes import DEFAULT, as_dtype, bool_, int64
 from ..errors import DtypeError, ShapeError
+from . import registry
 from .indexing import take
 from .movement import astype
 from .registry import Tensor, composite, primitive
@@ -60,13 +61,13 @@ def set_seed_state(state: tuple[int, int]) -> None:
 
 def _next_state(device):
     """The int64 pair that one draw reads."""
-    import numpy as np
+    return registry._interpreter.draw(next_state(), device)
 
-    from .registry import _interpreter
 
-    state = _interpreter.tensor(np.array([_generator.seed, _generator.draws], np.int64), "random", device)
+def next_state() -> np.ndarray:
+    """Seed and number of the next draw, which is counted by that."""
     _generator.draws += 1
-    return state
+    return np.array([_generator.seed, _generator.draws - 1], np.int64)
 
 
 def _size(size, op_name: str) -> tuple[int, ...]:

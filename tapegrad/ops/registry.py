@@ -27,6 +27,7 @@ REGISTRY: dict[str, Op] = {}
 Tensor = Any  # definitions annotate their tensor arguments with this name; the tape turns what it marks into tensors
 
 _interpreter: Any = None
+sessions_used = False  # from the first session on, calls of ops ask whether one is open
 
 
 def set_interpreter(interpreter) -> None:
@@ -86,6 +87,14 @@ class Op:
         return f"<op {self.name}{self.signature}>"
 
     def __call__(self, *args, **kwargs):
+        if sessions_used:
+            session = _interpreter.session()
+            if session is not None:
+                return session.call(self, args, kwargs)
+        return self.run(args, kwargs)
+
+    def run(self, args: tuple, kwargs: dict):
+        """The call, past any session's look at it as a whole."""
         if self.kind == "elementwise":
             if kwargs or len(args) != self.arity:
                 try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from ..tape.assign import update
-from ..tape.create import zeros_like
 from . import rules
 from .optimizer import Optimizer
 
@@ -35,19 +33,16 @@ class Adam(Optimizer):
     ):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
-    def update(self, p, g, state, group):
-        """One step of one parameter."""
-        if not state:
-            state.update(step=0, exp_avg=zeros_like(p), exp_avg_sq=zeros_like(p))
-        state["step"] += 1
+    def rule_for(self, group, new):
+        """Adam's rule, whatever the settings."""
+        return self.rule
+
+    def coefficients(self, group, step, new):
+        """step_size, 1 - β1, β2, 1 - β2, root_correction, eps, decay."""
         beta1, beta2 = group["betas"]
-        step_size = group["lr"] / (1.0 - beta1 ** state["step"])
-        correction = math.sqrt(1.0 - beta2 ** state["step"])
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        settings = self.scalars(
-            p, step_size, 1.0 - beta1, beta2, 1.0 - beta2, correction, group["eps"], self.decay(group)
-        )
-        update((p, m, v), self.rule, (p, g, m, v, *settings))
+        step_size = group["lr"] / (1.0 - beta1**step)
+        correction = math.sqrt(1.0 - beta2**step)
+        return step_size, 1.0 - beta1, beta2, 1.0 - beta2, correction, group["eps"], self.decay(group)
 
     def decay(self, group) -> float:
         """The rule's last input."""

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
+import struct
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
+from ..dtypes import DType
 from ..errors import CheckpointError, ShapeError, TapeError
-from ..tape.apply import constant
+from ..layouts import layout
+from ..ops.registry import Op
+from ..tape.apply import FORMATS, constant, empty, pack_scalar
+from ..tape.assign import update
 from ..tape.create import tensor, zeros_like
-from ..tape.state import enable_grad, no_grad
+from ..tape.reverse import drop_gradients
+from ..tape.state import enable_grad, local, no_grad
 from ..tape.tensor import Tensor
+from .steady import steady
 
 SLOTS = 64  # sets of numbers that an optimizer keeps as tensors
+
+
+class Operands:
+    """Some numbers side by side in memory, as 0-d tensors."""
+
+    def __init__(self, dtype: DType, device: str, count: int):
+        whole = empty(layout((count,), dtype, None, device), "an optimizer's numbers")
+        at = [whole.address + i * dtype.itemsize for i in range(count)]
+        self.address, self.dtype, self.nbytes = whole.address, dtype, whole.nbytes
+        self.pack = struct.Struct(f"={count}{FORMATS[dtype.name]}").pack
+        self.tensors = tuple([Tensor(whole.buffer, a, layout((), dtype, None, device)) for a in at])
+
+    def write(self, values: tuple[float, ...]) -> tuple[Tensor, ...]:
+        """The tensors, with these values."""
+        try:
+            packed = self.pack(*values)
+        except OverflowError:  # beyond float32: inf
+            packed = b"".join([pack_scalar(v, self.dtype) for v in values])
+        ctypes.memmove(self.address, packed, self.nbytes)
+        return self.tensors
 
 
 class Optimizer:
@@ -25,12 +53,13 @@ class Optimizer:
     params: leaf tensors, or dicts with "params" and settings of their own. Frozen ones, without requires_grad, are
     passed over for as long as they are frozen.
 
-    A rule of one's own is a subclass with an `update` method; `tensors` and `numbers` name what it keeps for a
-    parameter.
+    `tensors` and `numbers` name what an optimizer keeps for a parameter. What it does is either data, `rule_for` and
+    `coefficients`: an elementwise op that gives the new parameter and tensors, and the numbers among its inputs; or, for a
+    rule that is no such op, a method `update` of a subclass.
     """
 
     tensors: tuple[str, ...] = ()  # state of the parameter's shape and dtype
-    numbers: tuple[str, ...] = ()  # state that is one number
+    numbers: tuple[str, ...] = ()  # state that is one number; "step" counts the steps
 
     def __init__(self, params: Iterable, defaults: dict[str, Any]):
         name = type(self).__name__
@@ -45,6 +74,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
         self._slots: dict[tuple, tuple[Tensor, ...]] = {}
+        self._operands: dict[tuple, Operands] = {}
         for group in listed if isinstance(listed[0], dict) else [{"params": listed}]:
             self.add_param_group(group)
         if not any(p.requires_grad for group in self.param_groups for p in group["params"]):
@@ -92,10 +122,13 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients, or with set_to_none=False set them to zero."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.grad = None if set_to_none else zeros_like(p)
+        params = [p for group in self.param_groups for p in group["params"] if p.node is not None]  # None where frozen
+        if set_to_none:
+            drop_gradients([p.node for p in params])
+            return
+        for p in params:
+            if p.grad is not None:
+                p.grad = zeros_like(p)
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update every parameter that has a gradient, in place. A closure is called first and its result returned."""
@@ -103,22 +136,123 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if getattr(self.update, "__func__", None) is Optimizer.update:
+            session = local.state.session
+            if session is None or closure is not None:
+                self._step(self._buckets())
+            else:
+                session.step(self, self._recorded)
+            return loss
         with no_grad():
             for group in self.param_groups:
-                lr = group.get("lr", 0.0)
-                if type(lr) is not float or not 0.0 <= lr < math.inf:  # a schedule writes it between steps
-                    self.check(group)
+                self.check_lr(group)
                 for p in group["params"]:
                     if p.grad is not None:
                         self.update(p, p.grad, self.state.setdefault(p, {}), group)
         return loss
 
+    def _step(self, buckets: list) -> None:
+        for bucket in buckets:
+            self._run(*bucket)
+
+    def _recorded(self):
+        """A step inside a session: what it did besides its updates."""
+        buckets = self._buckets()
+        leaves = [p.node for group in self.param_groups for p in group["params"] if p.node is not None]
+        self._step(buckets)
+        return leaves, lambda values: steady(self, buckets, values)
+
     def update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Run the rule on one parameter."""
+        """Run the rule on one parameter: what a subclass with a rule that is no elementwise op defines."""
+        self._run(group, *self._place(state, group), [(p, g, state)])
+
+    # a step as data
+
+    def rule_for(self, group: dict[str, Any], new: bool) -> Op:
+        """The op (p, g, *tensors, *coefficients) -> (p, *tensors) that these settings ask for; new: the tensors are zeros."""
         raise TapeError(f"{type(self).__name__} has no update rule; define update(self, p, g, state, group)")
 
+    def coefficients(self, group: dict[str, Any], step: int, new: bool) -> tuple[float, ...]:
+        """The last inputs of `rule_for(group, new)` in step number `step`, which is 1 in the first."""
+        return ()
+
+    def kept(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """Those of `tensors` that these settings need."""
+        return self.tensors
+
+    def initial(self, name: str, p: Tensor, group: dict[str, Any]) -> Tensor:
+        """What a tensor of the state starts as."""
+        return zeros_like(p)
+
+    def _place(self, state: dict[str, Any], group: dict[str, Any]) -> tuple[int, bool]:
+        """Which step comes next for a parameter with this state (1 where none are counted), and whether it has no tensors yet."""
+        kept = self.kept(group)
+        return state.get("step", 0) + 1, bool(kept) and kept[0] not in state
+
+    def _buckets(self) -> list[tuple[dict[str, Any], int, bool, list[tuple[Tensor, Tensor, dict[str, Any]]]]]:
+        """(group, number of the step, whether state is to be made, [(p, g, state), ...]) of the parameters with a gradient.
+
+        All of a bucket have one rule and the same coefficients. Nothing has changed when settings are refused.
+        """
+        found: list = []
+        states = self.state
+        for group in self.param_groups:
+            self.check_lr(group)
+            kept = self.kept(group)
+            first = kept[0] if kept else None
+            here: dict[tuple[int, bool], list] = {}
+            last: tuple[int, bool] | None = None
+            for p in group["params"]:
+                leaf = p.node
+                if leaf is None or leaf.grad is None:
+                    continue
+                state = states.get(p)
+                if state is None:
+                    state = states[p] = {}
+                place = (state.get("step", 0) + 1, first is not None and first not in state)
+                if place != last:
+                    last, members = place, here.setdefault(place, [])
+                members.append((p, leaf.grad, state))
+            for place, members in here.items():
+                found.append((group, *place, members))
+        return found
+
+    def check_lr(self, group: dict[str, Any]) -> None:
+        """Refuse a learning rate that makes no sense."""
+        lr = group.get("lr", 0.0)
+        if type(lr) is not float or not 0.0 <= lr < math.inf:  # a schedule writes it between steps
+            self.check(group)
+
+    def _run(self, group: dict[str, Any], step: int, new: bool, members: list) -> None:
+        """One step of the parameters of a bucket."""
+        rule, values, kept = self.rule_for(group, new), self.coefficients(group, step, new), self.kept(group)
+        if new:
+            for p, _, state in members:
+                state.update(dict.fromkeys(self.numbers, 0))
+                state.update({name: self.initial(name, p, group) for name in kept})
+        counted = "step" in self.numbers
+        inputs: dict[tuple[DType, str], tuple[Tensor, ...]] = {}
+        for p, g, state in members:
+            where = p.layout.dtype, p.layout.device
+            if where not in inputs:
+                inputs[where] = self.operands(*where, values)
+            if counted:
+                state["step"] = step
+            targets = (p, *[state[name] for name in kept])
+            update(targets, rule, (p, g, *targets[1:], *inputs[where]))
+
+    def operands(self, dtype: DType, device: str, values: tuple[float, ...]) -> tuple[Tensor, ...]:
+        """Numbers as inputs of a rule, for the updates of this bucket: the next ones overwrite them."""
+        if local.state.session is not None:  # which runs updates later, each with its own numbers
+            return tuple(tensor(values, dtype=dtype, device=device)) if values else ()
+        key = (dtype, device, len(values))
+        found = self._operands.get(key)
+        if found is None:
+            found = self._operands[key] = Operands(*key)
+        return found.write(values)
+
     def scalars(self, p: Tensor, *values: float) -> tuple[Tensor, ...]:
-        """Numbers as inputs of a rule on p. Parameters of a group have most in common, so the last ones are kept."""
+        """Numbers as inputs of an op on p, for `update` methods. Nothing overwrites them; the last ones are kept."""
         key = (p.layout.dtype, p.layout.device, values)
         found = self._slots.get(key)
         if found is None:
@@ -126,6 +260,9 @@ class Optimizer:
                 self._slots.clear()
             found = self._slots[key] = tuple([constant(v, p.layout.dtype, p.layout.device) for v in values])
         return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_slots": {}, "_operands": {}}
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and state, with parameters as numbers: what `tg.save` takes.

@@ -71,3 +71,11 @@ def adamw(p, g, m, v, step_size, take1, beta2, take2, root_correction, eps, deca
     m = m + take1 * (g - m)
     v = beta2 * v + take2 * (g * g)
     return p - step_size * m / (math.sqrt(v) / root_correction + eps), m, v
+
+
+@rule
+def adagrad(p, g, s, step_size, eps, weight_decay):
+    """Duchi, Hazan & Singer 2011: s is the sum of the squared gradients; step_size = lr / (1 + (t - 1) · lr_decay)."""
+    d = g + weight_decay * p
+    s = s + d * d
+    return p - step_size * d / (math.sqrt(s) + eps), s

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from ..errors import ShapeError
-from ..tape.assign import update
-from ..tape.create import zeros_like
 from . import rules
 from .optimizer import Optimizer
 
@@ -41,19 +39,23 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] == 0.0 or group["dampening"] != 0.0):
             raise ShapeError("SGD: nesterov needs a momentum above 0 and no dampening")
 
-    def update(self, p, g, state, group):
-        """One step of one parameter."""
+    def rule_for(self, group, new):
+        """With momentum, the first step has a rule of its own."""
+        if group["momentum"] == 0.0:
+            return rules.sgd
+        if group["nesterov"]:
+            return rules.sgd_nesterov_first if new else rules.sgd_nesterov
+        return rules.sgd_momentum_first if new else rules.sgd_momentum
+
+    def coefficients(self, group, step, new):
+        """lr, weight_decay, momentum, 1 - dampening; without those that the rule does not read."""
         lr, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
         if momentum == 0.0:
-            update((p,), rules.sgd, (p, g, *self.scalars(p, lr, decay)))
-            return
-        v = state.get("momentum_buffer")
-        if v is None:
-            v = state["momentum_buffer"] = zeros_like(p)
-            if group["nesterov"]:
-                update((p, v), rules.sgd_nesterov_first, (p, g, v, *self.scalars(p, lr, decay, momentum)))
-            else:
-                update((p, v), rules.sgd_momentum_first, (p, g, v, *self.scalars(p, lr, decay)))
-            return
-        rule = rules.sgd_nesterov if group["nesterov"] else rules.sgd_momentum
-        update((p, v), rule, (p, g, v, *self.scalars(p, lr, decay, momentum, 1.0 - group["dampening"])))
+            return lr, decay
+        if new:
+            return (lr, decay, momentum) if group["nesterov"] else (lr, decay)
+        return lr, decay, momentum, 1.0 - group["dampening"]
+
+    def kept(self, group):
+        """A velocity, with momentum."""
+        return self.tensors if group["momentum"] != 0.0 else ()

@@ -60,10 +60,10 @@ class Launch:
         operands = len(ins) + len(prepared.outs)
         touched = sum(x.nbytes for x in (*ins, *prepared.outs))
         single = len(steps) == 1 and len(prepared.outs) == 1 and not prepared.copies and not steps[0].workspace
-        self.fast = None  # the kernel as a callable, where one step that is never split is all
-        if single and steps[0].operands == tuple(range(operands)) and not run.can_split(steps[0]):
+        self.fast = None  # the kernel as a callable, where one step is all
+        if single and steps[0].operands == tuple(range(operands)):
             step = steps[0]
-            self.fast = run.function(step.address, touched <= HEAVY)
+            self.fast = run.caller(step, touched <= HEAVY)
             self.pack = run.words(operands).pack
             self.static = run.words(len(step.static)).pack(*step.static)
             self.extent = step.extent
@@ -82,6 +82,9 @@ def launch_for(op: Op, inputs: tuple[Tensor, ...], attrs: dict, key) -> Launch:
 
 def elementwise(op: Op, args: tuple):
     """Run an elementwise op on tensors, arrays or Python scalars."""
+    state = local.state
+    if state.session is not None:
+        return state.session.elementwise(op, args)
     count = len(args)
     if count == 2:
         a, b = args
@@ -101,11 +104,14 @@ def elementwise(op: Op, args: tuple):
     launch = op.launches.get(key)
     if launch is None:
         launch = launch_for(op, args, {}, key)
-    return call(op, args, None, launch)
+    return call(op, args, None, launch, state)
 
 
 def apply(op: Op, inputs: tuple, attrs: dict):
     """Run a primitive or a view on tensors with its static attributes."""
+    state = local.state
+    if state.session is not None:
+        return state.session.apply(op, inputs, attrs)
     for t in inputs:
         if type(t) is not Tensor:
             inputs = coerce(op, inputs)
@@ -117,17 +123,17 @@ def apply(op: Op, inputs: tuple, attrs: dict):
     if op.kind == "view":
         x = inputs[0]
         result = Tensor(x.buffer, x.address + found.offset, found.out)
-        if x.node is not None and local.state.recording:
-            record(op, inputs, attrs, (result,), local.state)
+        if x.node is not None and state.recording and op.differentiable:
+            record(op, inputs, attrs, (result,), state)
         return result
-    return call(op, inputs, attrs, found)
+    return call(op, inputs, attrs, found, state)
 
 
-def call(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, launch: Launch):
+def call(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, launch: Launch, state):
     """Compute, wrap and record."""
     fast = launch.fast
     if fast is None:
-        return finish(op, inputs, attrs, general(op, inputs, launch), local.state)
+        return finish(op, inputs, attrs, general(op, inputs, launch), state)
     size_class = launch.size_class
     free = size_class.free
     address = free.pop() if free else POOL.grow(size_class, f"the result of {op.name}")
@@ -148,7 +154,6 @@ def call(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, launch: Launch)
                 passive = False
     if status:
         fail(op, status, inputs)
-    state = local.state
     if state.anomaly:
         return finish(op, inputs, attrs, (out,), state)
     if not passive and launch.differentiable and state.recording:
@@ -363,6 +368,19 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
     found = _constants.get(key)
     if found is not None:
         return found
+    packed = pack_scalar(value, dtype)
+    made = empty(layout((), dtype, None, device))
+    ctypes.memmove(made.address, packed, len(packed))
+    made.value = 0  # as good as made before any pass: whenever it is asked for, it has this value
+    if len(_constants) > 1024:
+        _constants.clear()
+    if value == value:
+        _constants[key] = made
+    return made
+
+
+def pack_scalar(value, dtype: DType) -> bytes:
+    """The bytes of a Python number in a dtype; raises DtypeError where an integer does not fit."""
     packed: bytes | None
     try:
         if dtype.is_float and isinstance(value, int):
@@ -380,13 +398,7 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
         raise DtypeError(
             f"the Python number {_shown(value)} does not fit in {dtype.name}; use a tensor of a wider dtype"
         )
-    made = empty(layout((), dtype, None, device))
-    ctypes.memmove(made.address, packed, len(packed))
-    if len(_constants) > 1024:
-        _constants.clear()
-    if value == value:
-        _constants[key] = made
-    return made
+    return packed
 
 
 def _shown(value) -> str:
@@ -398,6 +410,12 @@ def is_tensor(x) -> bool:
     return type(x) is Tensor
 
 
+def draw(state: np.ndarray, device: str) -> Tensor:
+    """The int64 pair (seed, number of the draw) that a random op reads."""
+    session = local.state.session
+    return as_tensor(state, "random", device) if session is None else session.draw(state, device)
+
+
 class Interpreter:
     """What `ops` calls; see `ops.registry.set_interpreter`."""
 
@@ -405,7 +423,13 @@ class Interpreter:
     apply = staticmethod(apply)
     is_tensor = staticmethod(is_tensor)
     tensor = staticmethod(as_tensor)
+    draw = staticmethod(draw)
     constant = staticmethod(constant)
+
+    @staticmethod
+    def session():
+        """The session whose pass is open in this thread."""
+        return local.state.session
 
     @staticmethod
     def compiled_partial(op: Op, index: int):
@@ -419,4 +443,7 @@ registry.set_interpreter(Interpreter)
 
 def host_array(t: Tensor) -> np.ndarray:
     """A NumPy view of the tensor's memory. It does not keep the buffer alive: copy before the tensor goes."""
+    session = local.state.session
+    if session is not None:
+        session.read(t)
     return array_at(t.address, t.layout)

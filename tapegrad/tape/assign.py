@@ -14,19 +14,22 @@ from ..ops.registry import Op, elementwise_dtypes
 from .apply import as_tensor, coerce, run_prepared
 from .pool import writes
 from .state import local, order, user_place
-from .tensor import Row, Tensor
+from .tensor import Leaf, Tensor, leaf_changed
+
+latest: list = [None]  # the recorded step whose writes are the latest of all, or None
 
 
 def written(*targets: Tensor) -> None:
     """Note that the buffers of the targets have just been written."""
     place = user_place()
+    latest[0] = None
     for t in targets:
         writes[t.buffer.address] = (order(), place)
 
 
 def check_writable(t: Tensor, what: str) -> None:
     """Refuse writes that would change a value without its gradient."""
-    if type(t.node) is Row:
+    if not t.is_leaf:
         raise TapeError(
             f"{what}: the tensor is the result of a recorded op; writing into it would make its gradient wrong. "
             "Write into .detach().copy()."
@@ -113,22 +116,26 @@ def update(targets: tuple[Tensor, ...], op: Op, inputs: tuple) -> None:
 
     The op reads its inputs, one of which may be a target, before it writes: element by element the old values are used.
     """
+    session = local.state.session
+    if session is not None:
+        session.update(targets, op, inputs)
+        return
     for t in inputs:
         if type(t) is not Tensor:
             inputs = coerce(op, inputs)
             break
-    key = (op, tuple(t.layout for t in inputs), tuple(t.layout for t in targets))
+    inputs = tuple([apart(t, targets) for t in inputs])
+    key = (op, tuple([t.layout for t in inputs]), tuple([t.layout for t in targets]))
     prepared = _updates.get(key)
     if prepared is None:
-        prepared = _updates[key] = _prepare(op, *key[1:])
+        prepared = _updates[key] = prepare(op, *key[1:])
         if len(_updates) > 4096:
             _updates.clear()
-    inputs = tuple(_apart(t, targets) for t in inputs)
     run_prepared(op, prepared, inputs, targets)  # type: ignore[arg-type]
     written(*targets)
 
 
-def _apart(t: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+def apart(t: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
     """t, or a copy where it overlaps a target without being the very same elements."""
     for target in targets:
         if t.buffer is target.buffer and (t.address != target.address or t.layout is not target.layout):
@@ -138,7 +145,7 @@ def _apart(t: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
     return t
 
 
-def _prepare(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]):
+def prepare(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]):
     from ..kernels.prepare import Prepared
 
     if outs[0].device != "cpu":
@@ -152,3 +159,12 @@ def _prepare(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]):
     if outs[0].size == 0:
         return Prepared(outs, ())
     return Prepared(outs, generator.steps(op.expression(), ins, outs, compute, truths=op.truths))
+
+
+def replace(t: Tensor, other: Tensor) -> None:
+    """Give a leaf the elements, dtype and device of another tensor: `Module.to`. A gradient that it had is dropped."""
+    written(t)  # rows that saved it notice by its version
+    t.buffer, t.address, t.layout = other.buffer, other.address, other.layout
+    t.node = None if t.node is None else Leaf()
+    written(t)
+    leaf_changed(t)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..dtypes import DEFAULT, DType, as_dtype, bool_, int64
 from ..errors import DtypeError, OutOfMemory, ShapeError
-from ..layouts import MOST_ELEMENTS, layout
+from ..kernels.memory import array_at
+from ..layouts import MOST_ELEMENTS, Layout, layout
 from .apply import as_tensor, constant, empty, host_array
 from .pool import POOL
 from .state import local
@@ -94,13 +95,22 @@ def from_array(array: np.ndarray, dtype: DType, device: str = "cpu") -> Tensor:
     """A tensor with a copy of an array's elements."""
     if array.dtype.kind not in "fiub":
         _supported(array)
-    made = empty(layout(array.shape, dtype, None, device), "tensor")
-    if array.dtype == dtype.numpy and array.flags.c_contiguous:
-        ctypes.memmove(made.address, array.__array_interface__["data"][0], made.nbytes)
+    x = layout(array.shape, dtype, None, device)
+    session = local.state.session
+    if session is not None:
+        return session.fresh(array, x)
+    made = empty(x, "tensor")
+    fill_from(made.address, x, array)
+    return made
+
+
+def fill_from(address: int, x: Layout, array: np.ndarray) -> None:
+    """Copy an array's elements to memory of that layout."""
+    if array.dtype == x.dtype.numpy and array.flags.c_contiguous:
+        ctypes.memmove(address, array.__array_interface__["data"][0], x.nbytes)
     elif array.size:
         with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is inf, as in every op
-            np.copyto(host_array(made), array, casting="unsafe")
-    return made
+            np.copyto(array_at(address, x), array, casting="unsafe")
 
 
 def checked_shape(shape, op_name: str) -> tuple[int, ...]:

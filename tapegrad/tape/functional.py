@@ -59,7 +59,9 @@ def _fresh(x, what: str, place: int) -> Tensor:
         )
     if x.node is not None:
         return run_with(alias, (x,))
-    return Tensor(x.buffer, x.address, x.layout, Leaf())
+    made = x.detach()
+    made.node = Leaf()
+    return made
 
 
 def _run(f: Callable, args: tuple, kwargs: dict, places: tuple[int, ...], what: str):

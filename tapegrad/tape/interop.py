@@ -135,7 +135,7 @@ def to(self: Tensor, target) -> Tensor:
         if target == self.device:
             return self
         backend(target)
-        if type(self.node).__name__ == "Row":
+        if not self.is_leaf:
             raise TapeError("to: gradients do not flow between devices; use .detach() first")
         made = empty(layout(self.shape, self.dtype, None, target), "to")
         if self.size:
@@ -159,7 +159,7 @@ def text(self: Tensor) -> str:
         notes.append(f"dtype={self.dtype.name}")
     if self.device != "cpu":
         notes.append(f"device={self.device!r}")
-    if type(self.node).__name__ == "Row":
+    if not self.is_leaf:
         notes.append(f"op={self.node.op.title}")
     elif self.node is not None:
         notes.append("requires_grad=True")

@@ -7,6 +7,7 @@ with `create_graph` these are rows like any other and can be differentiated agai
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from ..dtypes import DType
 from ..errors import DtypeError, ShapeError, TapeError
@@ -16,9 +17,7 @@ from ..ops.elementwise import add
 from .apply import as_tensor, elementwise, is_tensor
 from .pool import Buffer, writes
 from .state import line_of, local, recording
-from .tensor import Leaf, Row, Tensor
-
-RELEASED = ("released",)
+from .tensor import PLAIN, RELEASED, Leaf, Row, Tensor, memory_of
 
 
 def backward(t: Tensor, gradient=None, retain_graph: bool = False) -> None:
@@ -29,7 +28,7 @@ def backward(t: Tensor, gradient=None, retain_graph: bool = False) -> None:
             "inside no_grad() or behind detach()."
         )
     seed = seed_for(t, gradient, "backward")
-    taken = set() if gradient is None else {id(seed.buffer)}
+    taken = set() if gradient is None else {storage(seed)}
     if type(t.node) is Leaf:
         accumulate(t.node, seed, taken)
         return
@@ -63,26 +62,44 @@ def cast(t: Tensor, dtype: DType) -> Tensor:
     return astype(t, dtype)
 
 
-def accumulate(leaf: Leaf, g: Tensor, taken: set[int]) -> None:
+def storage(t: Tensor):
+    """What tensors that share their memory have in common."""
+    value = t.value
+    return t.buffer if type(value) in PLAIN or value.handle is not t else value.root
+
+
+def accumulate(leaf: Leaf, g: Tensor, taken: set) -> None:
     """Add g to the leaf's gradient. A gradient never shares its buffer with another one, so that it may be scaled in place."""
+    session = local.state.session
+    if session is not None:
+        session.accumulates(leaf)
     with recording(False):
         if leaf.grad is not None:
             leaf.grad = elementwise(add, (leaf.grad, g))
-        elif not g.layout.contiguous or id(g.buffer) in taken:
+        elif not g.layout.contiguous or storage(g) in taken or (session is not None and session.borrowed(g)):
             leaf.grad = elementwise(registry.IDENTITY, (g,))
         else:
-            taken.add(id(g.buffer))
+            taken.add(storage(g))
             leaf.grad = g.detach() if g.node is not None else g
+
+
+def drop_gradients(leaves: Iterable[Leaf]) -> None:
+    """Set the gradients of leaves to None."""
+    session = local.state.session
+    if session is not None:
+        session.dropping(leaves)
+    for leaf in leaves:
+        leaf.grad = None
 
 
 def rows_below(outputs: Iterable[Tensor], wanted: set | None) -> list[Row]:
     """The rows that a sweep has to visit, last first: those between the outputs and the wanted nodes."""
     seen: set[Row] = set()
-    stack = [t.node for t in outputs if type(t.node) is Row]
+    stack = [t.node for t in outputs if not t.is_leaf]
     seen.update(stack)
     while stack:
         for parent in stack.pop().parents:
-            if type(parent) is Row and parent not in seen:
+            if parent is not None and type(parent) is not Leaf and parent not in seen:
                 seen.add(parent)
                 stack.append(parent)
     rows = sorted(seen, key=_number)
@@ -131,9 +148,9 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
     return found
 
 
-def add_to(grads: dict, node: Row | Leaf, index: int, g: Tensor) -> None:
+def add_to(grads: dict, node: Any, index: int, g: Tensor) -> None:
     """Add g to the gradient of that output of that node."""
-    if type(node) is Row and node.op.outputs > 1:
+    if type(node) is not Leaf and node.op.outputs > 1:
         several = grads.setdefault(node, [None] * node.op.outputs)
         several[index] = g if several[index] is None else elementwise(add, (several[index], g))
     else:
@@ -195,13 +212,15 @@ def saved(row: Row) -> list:
 def checked(row: Row, k: int):
     """Saved input k, after making sure that nobody has written into it since."""
     t = row.inputs[k]
-    if writes and type(t) is Tensor and stale(t.buffer, row):
+    if writes and type(t) is Tensor and stale(memory_of(t), row):
         raise overwritten(row, f"input {k}", t.shape, t.buffer)
     return t
 
 
-def stale(buffer: Buffer, row: Row) -> bool:
+def stale(buffer: Buffer | None, row: Row) -> bool:
     """True where the buffer was written after the row was recorded."""
+    if buffer is None:
+        return False
     last = writes.get(buffer.address)
     return last is not None and last[0] > row.number
 
@@ -219,10 +238,17 @@ def output_of(row: Row, create_graph: bool):
     if row.output is None:
         return None
     made = []
-    for index, (buffer, address, layout) in enumerate(row.output):
+    for index, saved in enumerate(row.output):
+        if type(saved) is Tensor:  # of a row that a session matches: its handle
+            made.append(saved)
+            continue
+        buffer, address, layout, *stands_for = saved
         if writes and stale(buffer, row):
             raise overwritten(row, "the output", layout.shape, buffer)
-        made.append(Tensor(buffer, address, layout, row if create_graph else None, index))
+        t = Tensor(buffer, address, layout, row if create_graph else None, index)
+        if stands_for:
+            t.value = stands_for[0]
+        made.append(t)
     return made[0] if len(made) == 1 else tuple(made)
 
 

@@ -20,10 +20,11 @@ order = itertools.count(1).__next__
 class State:
     """The tape of one thread."""
 
-    __slots__ = ("anomaly", "recording", "sweeping", "thread")
+    __slots__ = ("anomaly", "recording", "session", "sweeping", "thread")
 
     def __init__(self):
         self.recording = True
+        self.session: Any = None  # the session whose pass is open; None also while it runs an op by itself
         self.anomaly = False
         self.sweeping: Any = None  # the row whose adjoint runs, where anomalies are watched for
         self.thread = threading.current_thread().name
@@ -48,9 +49,14 @@ class recording:
         state = local.state
         self.before.append(state.recording)
         state.recording = self.on
+        if state.session is not None:
+            state.session.mode(self.on)
 
     def __exit__(self, *_):
-        local.state.recording = self.before.pop()
+        state = local.state
+        state.recording = self.before.pop()
+        if state.session is not None:
+            state.session.mode(state.recording)
 
     def __call__(self, fn):
         @functools.wraps(fn)

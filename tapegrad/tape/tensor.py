@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ..dtypes import DType
 from ..errors import TapeError
 from ..layouts import Layout
+from ..ops.movement import detach_view
+from ..ops.registry import run_with
 from .pool import Buffer
+from .state import local
+
+leaf_changes = [0]  # counts the times that a tensor became, or ceased to be, a leaf, or got another layout
+passes = [1]  # counts the recorded passes of all sessions; see `Tensor.value`
+RELEASED = ("released",)  # in place of the saved values of a row that a backward has gone through
 
 
 class Leaf:
@@ -51,6 +58,32 @@ class Row:
         self.line: str | None = None
 
 
+def leaf_changed(t: Tensor) -> None:
+    """Tell sessions that a tensor is no longer what they recorded."""
+    leaf_changes[0] += 1
+    session = local.state.session
+    if session is not None:
+        session.check_slots(t)
+
+
+def memory_of(t: Tensor) -> Buffer | None:
+    """The buffer that a tensor's elements lie in; None where these are still to be computed."""
+    value = t.value
+    return value.memory if type(value) not in PLAIN and value.handle is t else t.buffer
+
+
+class Made:
+    """What a tensor stands for that was computed while a session recorded: a value, or a number, of that pass."""
+
+    __slots__ = ("session", "stamp", "value")
+
+    def __init__(self, value, session):
+        self.value, self.session, self.stamp = value, session, session.stamp
+
+
+PLAIN = (int, Made)
+
+
 class Tensor:
     """An n-dimensional array that ops are recorded on. Made by `tg.tensor`, `tg.zeros` and the like, and by ops.
 
@@ -62,7 +95,10 @@ class Tensor:
     tensor([2., 4., 6.])
     """
 
-    __slots__ = ("__weakref__", "address", "buffer", "index", "layout", "node")
+    # `trace` and `value` belong to sessions: the cursor of the session whose handle this is, and the recorded value it stands
+    # for; of other tensors None and the number of the pass in which they were made. A handle whose value is still to be
+    # computed has no `address`.
+    __slots__ = ("__weakref__", "address", "buffer", "index", "layout", "node", "trace", "value")
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
@@ -72,6 +108,16 @@ class Tensor:
         self.layout = layout
         self.node = node
         self.index = index
+        self.trace = None
+        self.value: Any = passes[0]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name == "address" or name == "buffer":
+                self.value.row.session.compute(self)
+                return object.__getattribute__(self, name)
+            raise AttributeError(f"a tensor has no attribute {name!r}")
 
     # what it is
 
@@ -119,7 +165,7 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """True where no recorded op made it."""
-        return type(self.node) is not Row
+        return self.node is None or type(self.node) is Leaf
 
     @property
     def requires_grad(self) -> bool:
@@ -128,7 +174,7 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, on: bool) -> None:
-        if type(self.node) is Row:
+        if not self.is_leaf:
             if on:
                 return
             raise TapeError(
@@ -138,10 +184,12 @@ class Tensor:
             raise TapeError(
                 f"requires_grad: only floating tensors have gradients, this one is {self.dtype.name}. Use .astype(tg.float32)."
             )
-        if on and self.node is None:
-            self.node = Leaf()
-        elif not on:
-            self.node = None
+        if on is not (self.node is not None):
+            self.node = Leaf() if on else None
+            if type(self.value) is int:
+                leaf_changed(self)
+            elif local.state.session is not None:
+                local.state.session.renamed.append(self)
 
     def requires_grad_(self, on: bool = True) -> Tensor:
         """Set `requires_grad` and return the tensor."""
@@ -165,6 +213,8 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """The same value, on the same buffer, that no gradient flows through."""
+        if local.state.session is not None:
+            return run_with(detach_view, (self,))
         return Tensor(self.buffer, self.address, self.layout)
 
     def backward(self, gradient=None, retain_graph: bool = False) -> None:
@@ -176,7 +226,11 @@ class Tensor:
         """
         from .reverse import backward
 
-        backward(self, gradient, retain_graph)
+        session = local.state.session
+        if session is not None:
+            session.backward(self, gradient, retain_graph, backward)
+        else:
+            backward(self, gradient, retain_graph)
 
     def __reduce__(self):
         from .create import tensor

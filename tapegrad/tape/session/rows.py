@@ -1,0 +1,404 @@
+"""What a session remembers of a pass: rows in a tree of variants, the values they make, and what they read from outside.
+
+A row is compared with the next call of the user's code by identity, so what it compares with must be the very objects that
+the code will pass: handles. A `Value` owns the handle that its row gives out, and knows every field that refers to it
+(`uses`): when somebody keeps the handle, another one takes its place in all of them, and the number of uses tells whether
+anyone outside holds it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from types import MappingProxyType
+from typing import Any
+
+from ...layouts import Layout
+from ..apply import kept, pack_scalar
+from ..pool import Buffer
+from ..tensor import RELEASED, Leaf, Row, Tensor
+
+# kinds of rows
+OP, VIEW, ASSIGN, FRESH, DRAW, MODE, SPAN = "op", "view", "assign", "fresh", "draw", "mode", "span"
+
+refs = sys.getrefcount
+
+
+def _calibrate() -> int:
+    """What `map(getrefcount, handles)` counts beyond the references that are known."""
+    probe = [object()]
+    return next(map(refs, probe)) - 1
+
+
+EXTRA = _calibrate()
+
+
+class Cursor:
+    """Where a pass stands. Handles refer to it, so that an operator finds it without asking which session runs."""
+
+    __slots__ = ("next",)
+
+    def __init__(self):
+        self.next: Any = None
+
+
+class End:
+    """Stands where no row follows: nothing compares equal to it, so the call goes the long way."""
+
+    __slots__ = ("a", "b", "kind", "op", "plain", "prev", "used")
+
+    def __init__(self, prev):
+        self.prev = prev
+        self.used = 0
+        self.op = self.a = self.b = self.kind = self.plain = None
+
+
+class Value:
+    """One array that a row makes, in every pass anew.
+
+    A view has a `base`, the value or slot it looks into, and the byte offset of its first element.
+    """
+
+    __slots__ = (
+        "base",
+        "buffer",
+        "handle",
+        "index",
+        "layout",
+        "made_by",
+        "now",
+        "offset",
+        "parked",
+        "row",
+        "spare",
+        "uses",
+    )
+
+    def __init__(self, row: SessionRow, index: int, layout: Layout, base=None, offset: int = 0):
+        self.row, self.index, self.layout = row, index, layout
+        self.base, self.offset = base, offset
+        self.uses: list[tuple[Any, Any]] = []
+        self.spare: Buffer | None = None  # memory of a handle that was given away, to be used again when that is free
+        self.buffer: Buffer | None = None  # the handle's memory, once it has some
+        self.now: Tensor | None = None  # the tensor that it was in the matched part of a pass that is now recorded
+        self.parked = False  # a gradient that its leaf holds between passes
+        self.made_by: Any = None  # the execution that computed it last
+        self.handle = self.new_handle()
+
+    def new_handle(self) -> Tensor:
+        made = Tensor.__new__(Tensor)
+        made.layout, made.index = self.layout, self.index
+        made.node = self.row if self.row.tracked else None
+        made.value, made.trace = self, self.row.session.cursor
+        return made
+
+    @property
+    def idle(self) -> int:
+        """References to the handle, as `map` counts them, when nobody outside holds it."""
+        return EXTRA + 1 + len(self.uses)
+
+    @property
+    def root(self):
+        """What lies in the same memory has the same root."""
+        base = self.base
+        return self if base is None else base if type(base) is Value else base.tensor.buffer
+
+    @property
+    def memory(self) -> Buffer | None:
+        """The buffer that it lies in, where it has one yet."""
+        base = self.base
+        return self.buffer if base is None else base.buffer if type(base) is Value else base.tensor.buffer
+
+    def held(self) -> bool:
+        """True where somebody outside holds the handle."""
+        return refs(self.handle) > len(self.uses) + PLAIN
+
+    def use(self, container, key) -> None:
+        """Put the handle into a field and remember the field."""
+        self.uses.append((container, key))
+        place(container, key, self.handle)
+
+    def repoint(self, handle: Tensor) -> None:
+        """Put another handle in every field."""
+        self.handle = handle
+        for container, key in self.uses:
+            place(container, key, handle)
+
+
+def place(container, key, thing) -> None:
+    """container[key] or container.key = thing."""
+    if isinstance(container, list):
+        container[key] = thing
+    else:
+        setattr(container, key, thing)
+
+
+class Slot:
+    """A tensor from outside: a parameter, an input, a result of an earlier pass. Another of its layout may take its place."""
+
+    __slots__ = ("bindable", "broken", "first", "layout", "mobile", "node", "tensor", "uses", "volatile", "written")
+
+    def __init__(self, tensor: Tensor, first, volatile: bool):
+        self.tensor, self.layout, self.node = tensor, tensor.layout, tensor.node
+        self.first = first  # the row that reads it first: only there may it be bound to another tensor
+        self.uses: list[tuple[Any, Any]] = []
+        self.volatile = volatile  # made within the pass by something that no row stands for
+        self.mobile = False  # was bound to another tensor at least once
+        self.broken = False  # the tensor was changed into something else: another layout, another leaf
+        self.written = False  # a row assigns to it
+        self.bindable = True
+
+    def use(self, container, key) -> None:
+        self.uses.append((container, key))
+        place(container, key, self.tensor)
+
+    def bind(self, tensor: Tensor) -> None:
+        """Read that tensor from now on."""
+        self.tensor, self.node, self.mobile, self.broken = tensor, tensor.node, True, False
+        for container, key in self.uses:
+            place(container, key, tensor)
+
+    def check(self) -> None:
+        """Notice that the tensor is no longer what was recorded; no call compares equal to a broken slot."""
+        node = self.tensor.node
+        if type(node) is Leaf and type(self.node) is Leaf:
+            self.node = node  # frozen and unfrozen since: a backward has to look for its leaves again
+        broken = self.tensor.layout is not self.layout or node is not self.node
+        if broken is not self.broken:
+            self.broken = broken
+            for container, key in self.uses:
+                place(container, key, NEVER if broken else self.tensor)
+
+
+class Scalar:
+    """A Python number in memory of its own, so that another number is a write and not another recording."""
+
+    __slots__ = ("kind", "last", "tensor")
+    index = 0
+
+    def __init__(self, value, tensor: Tensor):
+        self.kind = type(value)
+        self.tensor = tensor
+        self.last = value
+
+    def write(self, value) -> None:
+        """Store another number of the same kind."""
+        packed = pack_scalar(value, self.tensor.layout.dtype)
+        ctypes.memmove(self.tensor.address, packed, len(packed))
+        self.last = value
+
+
+class Never:
+    """What no argument is identical or equal to."""
+
+    __slots__ = ()
+
+
+NEVER = Never()
+
+
+class SessionRow:
+    """One recorded call. While a pass is matched it is also the autograd node of its results.
+
+    `a` and `b` are the first two arguments as the call passes them, for the operators' comparison; `args` all of them;
+    `operands` what the kernels read. `next` is the row that followed last time; `children` all that ever did.
+    """
+
+    __slots__ = (
+        "a",
+        "args",
+        "attrs",
+        "b",
+        "children",
+        "closing",
+        "depth",
+        "kind",
+        "last",
+        "linked",
+        "mode",
+        "next",
+        "note",
+        "op",
+        "operands",
+        "out",
+        "outs",
+        "place",
+        "plain",
+        "prev",
+        "reads",
+        "segments",
+        "session",
+        "spent",
+        "targets",
+        "tracked",
+    )
+
+    def __init__(self, session, kind: str, op, prev: SessionRow | None, tracked: bool = False):
+        self.session, self.kind, self.op, self.prev, self.tracked = session, kind, op, prev, tracked
+        self.a: Any = NEVER
+        self.b: Any = NEVER
+        self.out: Any = None
+        self.args: list = []
+        self.operands: tuple = ()
+        self.attrs: dict | None = None
+        self.outs: list[Value] = []
+        self.targets: tuple = ()  # of an assignment: slots
+        self.mode: Any = None
+        self.children: list[SessionRow] = []
+        self.next: Any = End(self)
+        self.depth: int = 0 if prev is None else prev.depth + 1
+        self.segments: dict = {}
+        self.spent: Row | None = None
+        self.reads: tuple | None = None
+        self.place: tuple[str, int] | None = None
+        self.note: list | None = None  # of an assignment: what `pool.writes` holds of it
+        self.plain = False  # a call with the very same arguments steps over it, and nothing else has to be done
+        self.last: SessionRow = self
+        self.linked: list[Value | Slot] = []  # what has a use in this row or its args
+        self.closing: list[Span] = []  # the calls that end with it
+
+    def link(self, x: Value | Slot, container, key) -> None:
+        """Put an operand's tensor into a field of this row, and keep it up to date there."""
+        x.use(container, key)
+        self.linked.append(x)
+
+    kwargs: Any = MappingProxyType({})
+
+    # as an autograd node
+
+    @property
+    def parents(self) -> tuple:
+        return tuple(tensor_of(x).node for x in self.operands)
+
+    @property
+    def indices(self) -> tuple[int, ...] | None:
+        found = tuple(x.index if type(x) is Value else tensor_of(x).index for x in self.operands)
+        return found if any(found) else None
+
+    @property
+    def saved(self) -> tuple[tuple[bool, ...], bool]:
+        """Which operands, and whether the output, the adjoint reads."""
+        if self.reads is None:
+            parents = self.parents
+            self.reads = self.op.keeps.get(tuple([p is not None for p in parents])) or kept(self.op, parents)
+        return self.reads
+
+    @property
+    def inputs(self):
+        if self.released:
+            return RELEASED
+        keeps, _ = self.saved
+        return tuple(
+            tensor_of(x) if k else x.tensor.layout if type(x) is not Value else x.layout
+            for x, k in zip(self.operands, keeps)
+        )
+
+    @inputs.setter
+    def inputs(self, _released) -> None:
+        self.session.released.add(self)
+
+    @property
+    def output(self):
+        return None if self.released or not self.saved[1] else tuple(map(tensor_of, self.outs))
+
+    @output.setter
+    def output(self, _released) -> None:
+        pass
+
+    @property
+    def released(self) -> bool:
+        """True where a backward of this pass has given the saved values back."""
+        session = self.session
+        return self in session.released or any(self in span.releases for span in session.spans)
+
+    @property
+    def number(self) -> float:
+        """Its place in the order of all rows and writes: after what was before the pass, before what comes after it."""
+        return self.session.base + self.depth * STEP
+
+    @property
+    def state(self):
+        return self.session.state
+
+    @property
+    def line(self) -> None:
+        return None
+
+
+class Listed(list):
+    """Tensors in a list or tuple that a call was given."""
+
+
+STEP = 2.0**-30  # rows of one pass lie between two whole order numbers
+
+
+class Span(SessionRow):
+    """A call that records several rows: a composite, a backward, an optimizer's step. Matched as a whole where it may be.
+
+    Where a call goes another way, because of other arguments or another state of things, another span is one more of its
+    `cases`. `last` is its last row. Passing over it as a whole, `draws` are made again, `grads` set, `steady` asked to go on; `guards`
+    are the gradients that its leaves had before, which must be what they were.
+    """
+
+    __slots__ = (
+        "assigns",
+        "cases",
+        "current",
+        "draws",
+        "gradients",
+        "grads",
+        "guards",
+        "kwargs",
+        "releases",
+        "result",
+        "skippable",
+        "start",
+        "steady",
+        "version",
+    )
+
+    def __init__(self, session, op, prev, args, kwargs):
+        super().__init__(session, SPAN, op, prev)
+        self.args, self.kwargs = list(args), kwargs
+        self.skippable = False
+        self.current = True  # the numbers in its rows are those of its arguments
+        self.draws: list[SessionRow] = []
+        self.grads: list[tuple] = []  # (leaf, value)
+        self.gradients: Any = None  # the same, to be set together
+        self.guards: list[tuple] = []  # (leaf, None, value or slot)
+        self.steady: Any = None  # of an optimizer's step: what it does besides its rows
+        self.assigns: list[SessionRow] = []
+        self.start: Span = self  # where its rows begin
+        self.cases: list[Span] = [
+            self
+        ]  # ways that the call went: of a call's first row, which is itself the first of them
+        self.releases: frozenset = frozenset()  # rows whose saved values it gives back
+        self.result: Any = None  # where it returns several: a tuple or list of values
+        self.version = 0
+
+
+def tensor_of(x) -> Tensor:
+    """The tensor that stands for an operand now."""
+    return x.tensor if type(x) is not Value else x.handle if x.now is None else x.now
+
+
+def root_of(x):
+    """The value or slot whose memory an operand lies in."""
+    return x.base if type(x) is Value and x.base is not None else x
+
+
+def _plain() -> int:
+    """What getrefcount says of a handle that only `Value.handle` refers to, asked from `Value.held`."""
+
+    class Holder:
+        handle: Any = None
+
+        def held(self):
+            return refs(self.handle)
+
+    holder = Holder()
+    holder.handle = object()
+    return holder.held()
+
+
+PLAIN = _plain()
