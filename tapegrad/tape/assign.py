@@ -23,8 +23,10 @@ def written(*targets: Tensor) -> None:
     """Note that the buffers of the targets have just been written."""
     place = user_place()
     latest[0] = None
+    state = local.state
+    number = order() if state.moment is None else state.moment()
     for t in targets:
-        writes[t.buffer.address] = (order(), place)
+        writes[t.buffer.address] = (number, place)
 
 
 def check_writable(t: Tensor, what: str) -> None:

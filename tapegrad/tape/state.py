@@ -20,12 +20,13 @@ order = itertools.count(1).__next__
 class State:
     """The tape of one thread."""
 
-    __slots__ = ("anomaly", "recording", "session", "sweeping", "thread")
+    __slots__ = ("anomaly", "moment", "recording", "session", "sweeping", "thread")
 
     def __init__(self):
         self.recording = True
         self.session: Any = None  # the session whose pass is open; None also while it runs an op by itself
         self.anomaly = False
+        self.moment: Any = None  # gives the order number of a write, where a session knows better than `order`
         self.sweeping: Any = None  # the row whose adjoint runs, where anomalies are watched for
         self.thread = threading.current_thread().name
 

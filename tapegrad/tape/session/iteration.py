@@ -22,12 +22,14 @@ from ..pool import POOL
 from ..state import line_of, local, order, user_place
 from ..tensor import Leaf, Made, Tensor, leaf_changes, passes
 from . import keep, match, record, run
-from .rows import DRAW, FRESH, MODE, OP, VIEW, Cursor, End, SessionRow, Slot, Span, Value, tensor_of
+from .rows import DRAW, FRESH, MODE, OP, STEP, VIEW, Cursor, End, SessionRow, Slot, Span, Value, tensor_of
 from .stats import Counts, Stats, explain, figures, trace
 
 VARIANTS = 8  # recorded paths that a session keeps
 MOST_ROWS = 200_000  # of one pass; what is longer runs eagerly
-COLD = 16  # passes in a row without a replay after which a session stops recording for a while
+WINDOW = (
+    32  # of so many passes half may be recordings; with more, the session runs eagerly for a while, each time longer
+)
 BACKWARD = "backward"
 
 
@@ -69,7 +71,8 @@ class Session:
         self.graph_changes = 0
         self.stamp = self.first_pass = 0
         self.base = 0
-        self.misses = self.skip = 0
+        self.misses = self.seen = self.skip = 0  # recordings among so many passes; passes to run eagerly
+        self.patience = 8 * WINDOW
         self.warned = False
         self.arena: Any = None
         self.executions: list = []  # of the latest pass that was matched
@@ -134,7 +137,7 @@ class Session:
         passes[0] += 1
         self.stamp = self.first_pass = passes[0]
         self.base = order()
-        state.session = self
+        state.session, state.moment = self, self.moment
         if self.seen_changes != leaf_changes[0]:
             self.seen_changes = leaf_changes[0]
             self.check_slots()
@@ -159,6 +162,8 @@ class Session:
         finally:
             if self.state.session is self:
                 self.state.session = None
+            if not self.absorbed:
+                self.state.moment = None
             self.depth = self.absorbed = 0
             self.replaying = False
             self.slots_changed = False
@@ -179,13 +184,15 @@ class Session:
     def count(self, failed: bool) -> None:
         """Statistics, the variants' ages, and when to stop recording."""
         stats = self.counts
+        self.seen += 1
+        if self.seen > WINDOW:
+            self.seen = self.misses = 0
         if self.planned or not self.replaying:
             stats.warm = POOL.allocations
         if self.ran:
             self.executions = self.ran
         if self.replaying or not self.pass_rows:
             stats.replays += 1
-            self.misses = 0
             end = self.end
             if type(end) is End:
                 end.used = self.stamp
@@ -201,11 +208,11 @@ class Session:
             self.ends.remove(oldest)
             record.prune(self, oldest)
         self.misses += 1
-        if self.misses >= COLD:
+        if self.misses > WINDOW // 2:
             self.warn()
-            self.skip = 4 * self.misses if self.misses < 64 * COLD else 256 * COLD
-            if self.misses % COLD:
-                self.skip = 0
+            self.misses = self.seen = 0
+            self.skip = self.patience
+            self.patience = min(4 * self.patience, 1 << 16)
 
     def warn(self) -> None:
         """Say once that the session keeps recording, and where the paths part."""
@@ -218,7 +225,7 @@ class Session:
         what = getattr(row.op, "title", row.op) or row.kind
         name, number = user_place() or ("", 0)
         warnings.warn_explicit(
-            f"a session recorded {self.misses} passes in a row without one that repeats: at {what}, {line_of(row.place)}, they differ. "
+            f"a session recorded {self.misses} of its last {self.seen} passes: at {what}, {line_of(row.place)}, they differ. "
             "Shapes, branches or arguments that change in every pass are best kept outside the session.",
             RuntimeWarning,
             name,
@@ -273,7 +280,7 @@ class Session:
         """Run the rest of the pass eagerly, unrecorded."""
         if self.replaying:
             self.diverge()
-        self.state.session = None
+        self.state.session = self.state.moment = None
         self.finish(failed=False)
         self.absorbed = 1
 
@@ -552,6 +559,10 @@ class Session:
         inputs = self.coerced(op, args)
         self.alone(assign.update, targets, op, inputs)
         record.assign_row(self, op, targets, args, inputs)
+
+    def moment(self) -> float:
+        """The order number of a write that is done at once: between the rows before and behind it."""
+        return self.base + (self.cursor.next.prev.depth + 0.5) * STEP if self.replaying else order()
 
     def from_outside(self, t: Tensor) -> bool:
         """True of tensors that are older than the pass."""

@@ -20,7 +20,12 @@ class Lost:
 
     def __init__(self, why: str):
         self.why = why
-        self.row = self.session = self
+
+    @property
+    def row(self) -> Lost:
+        return self
+
+    session = row
 
     def compute(self, t: Tensor) -> None:
         raise TapeError(f"this tensor of shape {t.shape} has no value: {self.why}")

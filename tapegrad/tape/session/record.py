@@ -174,11 +174,11 @@ def mark_all(span: Span) -> None:
     last = span.assigns[-1]
     note = last.note
     note[0] = last.number  # type: ignore[index]
-    if latest[0] is not span:
+    if latest[0] is not note:
         for row in span.assigns:
             for slot in row.targets:
                 writes[slot.tensor.buffer.address] = note  # type: ignore[assignment]
-        latest[0] = span
+        latest[0] = note
 
 
 def mode_row(s, on: bool) -> None:
@@ -414,6 +414,12 @@ def forget(s, gone: list[SessionRow]) -> None:
         span.draws, span.grads, span.guards, span.assigns, span.releases = [], [], [], [], frozenset()
         span.last = span.start
     for row in gone:
+        for v in row.outs:  # a value and its handle refer to each other
+            v.handle.value, v.handle.trace = 0, None
+            v.handle = v.buffer = v.spare = v.made_by = None  # type: ignore[assignment]
+        for segment in row.segments.values():
+            segment.executions.clear()
+            segment.visible.execution = segment.everything.execution = None
         row.segments.clear()
         row.closing, row.linked, row.outs, row.args = [], [], [], []
         row.operands, row.targets, row.out = (), (), None
