@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -49,16 +50,94 @@ def _(g, y, a, b):
     return _product_like(b, _turned(a), g)
 
 
+@primitive(public=False, builder="matmul")
+def linear_kernel(x: Tensor, w: Tensor, turned=True):
+    """x @ w.T, with the weight (out, in) as it lies in memory."""
+    return (x, w), {"turned": turned}
+
+
+@linear_kernel.shape
+def _(x, w, turned):
+    return (x.shape[0], w.shape[0]), x.dtype
+
+
+@linear_kernel.adjoint(0, saves=(1,))
+def _(g, y, x, w, turned):
+    return _product_like(x, g, w)
+
+
+@linear_kernel.adjoint(1, saves=(0,))
+def _(g, y, x, w, turned):
+    return _product_like(w, _turned(g), x)
+
+
+@primitive(public=False, builder="matmul")
+def product_in_order(a: Tensor, b: Tensor, order):
+    """matmul_kernel's result with its axes in this order, and lying so in memory."""
+    return (a, b), {"order": order}
+
+
+@product_in_order.shape
+def _(a, b, order):
+    shape = (*_leading(a.shape[:-2], b.shape[:-2], "matmul"), a.shape[-2], b.shape[-1])
+    return tuple(shape[axis] for axis in order), a.dtype
+
+
+@product_in_order.adjoint(0, saves=(1,))
+def _(g, y, a, b, order):
+    return _product_like(a, _unordered(g, order), _turned(b))
+
+
+@product_in_order.adjoint(1, saves=(0,))
+def _(g, y, a, b, order):
+    return _product_like(b, _turned(a), _unordered(g, order))
+
+
+def _unordered(x, order: tuple[int, ...]):
+    """x, whose axes come in this order, with its axes sorted."""
+    return run_with(permute_view, (x,), axes=tuple(sorted(range(len(order)), key=order.__getitem__)))
+
+
 def _turned(x):
     """x with its last two axes exchanged, as one row."""
     return run_with(permute_view, (x,), axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 def _product_like(x, left, right):
-    """left @ right, laid out as x is: the gradient of a transposed weight comes out in the weight's own order, without a copy."""
-    if x.strides[-2] == 1 and x.strides[-1] != 1:
-        return _turned(run_with(matmul_kernel, (_turned(right), _turned(left))))
-    return run_with(matmul_kernel, (left, right))
+    """left @ right, laid out as x is where that has no strides of its own making.
+
+    The gradient of a transposed weight, or of attention's heads moved before time, comes out in the order of what is
+    behind the view, so that nobody has to copy it.
+    """
+    order = _memory_order(x.shape, x.strides)
+    if order is None or left.shape[:-2] != x.shape[:-2] or right.shape[:-2] != x.shape[:-2]:
+        return run_with(matmul_kernel, (left, right))
+    rows, columns = x.ndim - 2, x.ndim - 1
+    places = order
+    if order[-1] == rows:  # (left @ right).T = right.T @ left.T
+        left, right = _turned(right), _turned(left)
+        places = tuple(columns if a == rows else rows if a == columns else a for a in order)
+    if places == tuple(range(x.ndim)):
+        return _unordered(run_with(matmul_kernel, (left, right)), order)
+    return _unordered(run_with(product_in_order, (left, right), order=places), order)
+
+
+@lru_cache(4096)
+def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The axes from the largest stride to the smallest, one of the last two at the end.
+
+    None where they are in C order anyway, and where the elements do not lie together.
+    """
+    wide = [a for a, n in enumerate(shape) if n != 1]
+    by_stride = sorted(wide, key=lambda a: -strides[a])
+    step = 1
+    for a in reversed(by_stride):
+        if strides[a] != step:
+            return None
+        step *= shape[a]
+    if by_stride == wide or by_stride[-1] < len(shape) - 2:
+        return None
+    return (*(a for a, n in enumerate(shape) if n == 1), *by_stride)
 
 
 _MATMUL = [

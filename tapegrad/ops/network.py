@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..errors import DtypeError, ShapeError
 from .axes import one_axis
-from .elementwise import multiply, where
+from .elementwise import exp, multiply, where
 from .indexing import integers, take
-from .linalg import matmul, matmul_kernel
+from .linalg import linear_kernel, matmul
 from .movement import astype, expand_dims, floating, permute_view, reshape
 from .random import bernoulli
 from .reduce import sum_ as sum_over
@@ -35,7 +37,28 @@ def _(x, axis):
 
 @softmax_kernel.adjoint(0, saves=("y",))
 def _(g, y, x, axis):
-    return y * (g - sum_over(g * y, axis, keepdims=True))
+    return softmax_slope(g, y, axis)
+
+
+@primitive(public=False)
+def softmax_slope(g: Tensor, y: Tensor, axis):
+    """y · (g - sum(g · y)) along an axis: softmax's adjoint from its output."""
+    return (g, y), {"axis": axis}
+
+
+@softmax_slope.shape
+def _(g, y, axis):
+    return y.shape, y.dtype
+
+
+@softmax_slope.adjoint(0, saves=(1,))
+def _(h, d, g, y, axis):
+    return softmax_slope(h, y, axis)
+
+
+@softmax_slope.adjoint(1, saves=(0, 1))
+def _(h, d, g, y, axis):
+    return h * (g - sum_over(g * y, axis, keepdims=True)) - g * sum_over(h * y, axis, keepdims=True)
 
 
 @composite(
@@ -57,9 +80,30 @@ def _(x, axis):
     return x.shape, x.dtype
 
 
-@log_softmax_kernel.adjoint(0, saves=(0,))
+@log_softmax_kernel.adjoint(0, saves=("y",))
 def _(g, y, x, axis):
-    return g - softmax_kernel(x, axis) * sum_over(g, axis, keepdims=True)
+    return log_softmax_slope(g, y, axis)
+
+
+@primitive(public=False)
+def log_softmax_slope(g: Tensor, y: Tensor, axis):
+    """g - exp(y) · sum(g) along an axis: log-softmax's adjoint from its output."""
+    return (g, y), {"axis": axis}
+
+
+@log_softmax_slope.shape
+def _(g, y, axis):
+    return y.shape, y.dtype
+
+
+@log_softmax_slope.adjoint(0, saves=(1,))
+def _(h, d, g, y, axis):
+    return h - sum_over(h * exp(y), axis, keepdims=True)
+
+
+@log_softmax_slope.adjoint(1, saves=(0, 1))
+def _(h, d, g, y, axis):
+    return -h * exp(y) * sum_over(g, axis, keepdims=True)
 
 
 @composite(
@@ -102,7 +146,7 @@ def _(logits, target, g, ignore_index):
 @cross_entropy_slope.adjoint(0, saves=(0, 1, 2))
 def _(h, y, logits, target, g, ignore_index):
     share = softmax_kernel(logits, 1)
-    slope = share * (h - sum_over(h * share, 1, keepdims=True)) * expand_dims(g, 1)
+    slope = softmax_slope(h, share, 1) * expand_dims(g, 1)
     return where(expand_dims(target, 1) == ignore_index, 0.0, slope)
 
 
@@ -220,9 +264,11 @@ def linear(input: Tensor, weight: Tensor, bias=None):
             f"linear: input has shape {input.shape} and weight {weight.shape} (out, in); the last axis of the "
             f"input must be {weight.shape[-1]}"
         )
-    turned = run_with(permute_view, (weight,), axes=(1, 0))
-    if input.ndim == 2 and input.dtype is weight.dtype and weight.dtype.is_float:
-        out = run_with(matmul_kernel, (input, turned))  # the commonest case, without further questions
-    else:
-        out = matmul(input, turned)
-    return out if bias is None else out + bias
+    if input.dtype is not weight.dtype or not weight.dtype.is_float:
+        out = matmul(input, run_with(permute_view, (weight,), axes=(1, 0)))
+        return out if bias is None else out + bias
+    rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
+    out = run_with(linear_kernel, (rows, weight), turned=True)
+    if bias is not None:
+        out = out + bias
+    return out if input.ndim == 2 else reshape(out, (*input.shape[:-1], weight.shape[0]))

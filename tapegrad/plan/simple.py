@@ -10,6 +10,7 @@ from ..layouts import Layout, layout
 from ..ops import registry
 from ..ops.registry import elementwise_dtypes
 from .arena import offsets, span_of
+from .assemble import assemble
 from .chains import Item, fuse, kernel
 from .program import Plan, Record
 from .segment import Row, Segment, Value
@@ -18,7 +19,8 @@ from .segment import Row, Segment, Value
 def plan(segment: Segment) -> Plan:
     """The kernel calls that compute a segment's fixed values, in order, and where everything else lies meanwhile."""
     values, rows = list(segment.values), segment.rows
-    items = fuse(values, rows, without_fills(values, rows, live(segment)))
+    rows, numbers = assemble(values, rows, without_fills(values, rows, live(segment)))
+    items = fuse(values, rows, numbers)
     readers = Counter(r for item in items for r in item.ins)
     records: list[Record] = []
     fused = 0

@@ -26,6 +26,7 @@ from ..ops import (  # noqa: F401  registers the ops
 )
 from ..ops.registry import REGISTRY, Op
 from .apply import elementwise as run
+from .state import local
 from .tensor import Tensor
 
 BINARY = {
@@ -86,6 +87,12 @@ def _power(self, other):
     elif type(other) is not Tensor and not isinstance(other, NUMBERS):
         return NotImplemented
     return run(REGISTRY["power"], (self, other))
+
+
+def _getitem(self, key):
+    """The part of x that the key names; a view where no array is among the keys."""
+    session = local.state.session
+    return indexing.index(self, key) if session is None else session.subscript(indexing.index, self, key)
 
 
 def _setitem(self, key, value):
@@ -157,7 +164,7 @@ def _install() -> None:
         "__pos__": lambda x: x,
         "__abs__": lambda x: run(REGISTRY["abs"], (x,)),
         "__invert__": lambda x: run(REGISTRY["logical_not"], (x,)),
-        "__getitem__": lambda x, key: indexing.index(x, key),
+        "__getitem__": _getitem,
         "__setitem__": _setitem,
         "__iter__": _iter,
         "__len__": _len,

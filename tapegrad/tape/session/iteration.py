@@ -222,7 +222,7 @@ class Session:
         row = self.tail
         while row.prev is not None and len(row.prev.children) < 2:
             row = row.prev
-        what = getattr(row.op, "title", row.op) or row.kind
+        what = getattr(row.op, "title", getattr(row.op, "__name__", row.op)) or row.kind
         name, number = user_place() or ("", 0)
         warnings.warn_explicit(
             f"a session recorded {self.misses} of its last {self.seen} passes: at {what}, {line_of(row.place)}, they differ. "
@@ -374,7 +374,7 @@ class Session:
                     break
             else:
                 self.cursor.next = row.last.next
-                return row.out
+                return row.out if row.result is None else returned(row)
         if op.kind == "elementwise":
             return op.run(args, kwargs)
         return self.spanned(op, args, kwargs, op.run, args, kwargs)
@@ -482,10 +482,17 @@ class Session:
             self.undo.append((span, span.steady.take_back, None))
             record.mark_all(span)
         self.cursor.next = span.last.next
-        if span.result is None:
-            return span.out
-        kind, values = span.result
-        return kind([x.handle if type(x) is Value else x.tensor for x in values])
+        return span.out if span.result is None else returned(span)
+
+    def subscript(self, index: Callable, x: Tensor, key):
+        """`x[key]`, which is `index(x, key)`."""
+        if self.inside:
+            return index(x, key)
+        row = self.cursor.next
+        if row.op is index and row.plain and row.args[0] is x and match.same(key, row.args[1]):
+            self.cursor.next = row.last.next
+            return row.out
+        return self.spanned(index, (x, key), {}, index, x, key)
 
     # leaves
 
@@ -728,6 +735,12 @@ class Session:
     def trace(self, path) -> None:
         """Write the times of each kernel of the latest pass, in the format that Chrome and Perfetto show."""
         trace(self, path)
+
+
+def returned(span):
+    """What a matched call gives back where that is several tensors."""
+    kind, values = span.result
+    return kind([x.handle if type(x) is Value else x.tensor for x in values])
 
 
 class Arena:

@@ -226,7 +226,7 @@ def rows_of(span: Span):
 
 def settle_span(span: Span) -> None:
     """See whether the call may be stepped over without further questions."""
-    more = span.draws or span.grads or span.guards or span.releases or span.result or span.steady
+    more = span.draws or span.grads or span.guards or span.releases or span.steady
     span.plain = span.skippable and span.current and not more
 
 

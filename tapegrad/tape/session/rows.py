@@ -263,6 +263,7 @@ class SessionRow:
         self.linked.append(x)
 
     kwargs: Any = MappingProxyType({})
+    result: Any = None
 
     # as an autograd node
 
