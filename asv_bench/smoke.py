@@ -1,11 +1,12 @@
 """Runs every benchmark once, to see that it still works: `python -m asv_bench.smoke [part of a name ...]`.
 
-Finds benchmarks by asv's conventions (time_, timeraw_, track_, peakmem_, mem_; setup, teardown, params), without asv.
+Finds benchmarks by asv's conventions (time_, timeraw_, track_, peakmem_, mem_; setup, setup_cache, teardown, params), without asv.
 Ends with status 1 where one of them fails.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import itertools
@@ -53,10 +54,18 @@ def combinations(*sources) -> Iterator[tuple]:
     return itertools.product(*params)
 
 
+@functools.cache
+def cached(owner: type):
+    """What the class's setup_cache returns, made once."""
+    return owner().setup_cache()
+
+
 def once(owner: type | None, function: Callable, values: tuple) -> str:
     """Set up, run once, tear down. Returns what there is to say beside its time."""
     kind = function.__name__.partition("_")[0]
     holder = owner() if owner is not None else function
+    if owner is not None and hasattr(owner, "setup_cache"):
+        values = (cached(owner), *values)
     try:
         if hasattr(holder, "setup"):
             holder.setup(*values)

@@ -1,0 +1,1 @@
+"""The tasks of `benchmarks/tasks.py` in other libraries, and the processes in which contenders wait for their turns."""
