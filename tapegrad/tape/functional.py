@@ -82,8 +82,9 @@ def _pull(y: Tensor, seed: Tensor, fresh: list[Tensor], record: bool, release: b
         return [zeros_like(x) for x in fresh]
     if type(y.node) is Leaf:
         return [seed if x.node is y.node else zeros_like(x) for x in fresh]
-    found = sweep([(y, seed)], {x.node for x in fresh}, create_graph=record, release=release)
-    return [found[x.node] if x.node in found else zeros_like(x) for x in fresh]
+    nodes = [x.node for x in fresh]  # now: where a session stops matching in the sweep, tensors get other nodes
+    found = sweep([(y, seed)], set(nodes), create_graph=record, release=release)
+    return [found[n] if n in found else zeros_like(x) for n, x in zip(nodes, fresh, strict=True)]
 
 
 def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:

@@ -148,6 +148,33 @@ def test_a_graph_from_before_the_session_and_one_across_passes(make):
         yield h, w.grad, said(loss.backward)
 
 
+@tg.kernel("(n)->(n)")
+def twice(x, out):
+    for i in range(x.shape[0]):
+        out[i] = 2 * x[i]
+
+
+way = [False]  # which of two ways the adjoint of `twice` goes
+
+
+@twice.adjoint
+def _(g, y, x):
+    return g * 2.0 if way[0] else tg.exp(tg.log(g)) * 2.0
+
+
+@agrees(ulps=SUMMED)
+def test_q_an_adjoint_that_goes_another_way(make):
+    """The pass parts from the recording in the middle of a reverse sweep, with rows still to visit below."""
+    session = make()
+    for i in range(16):
+        way[0] = i in (4, 5, 8) or i > 12
+        with session:
+            x = tg.tensor(V * (1 + 0.1 * i))
+            slope = tg.grad(lambda a: (twice(tg.tanh(tg.tanh(a))) * 0.5).sum())(x)
+            pulled = tg.vjp(lambda a: twice(tg.tanh(tg.sin(a)) * a), x)[1](tg.exp(x))
+        yield slope, pulled
+
+
 @agrees(ulps=TRAINED, steady=8)
 def test_truncated_backpropagation(make):
     """The state goes from pass to pass without its graph."""
@@ -349,3 +376,20 @@ def test_anomaly_detection_is_switched_on_and_off(make):
         else:
             loss = step()
         yield loss, state(model)
+
+
+@agrees(ulps=SUMMED)
+def test_a_backward_that_stops_matching_on_its_way_reaches_every_leaf(make):
+    """The first pass raises before its backward was recorded; the second records it, from the middle of its rows on."""
+    model, session = mlp(), make()
+    for i, (x, y) in enumerate(batches(5)):
+        with session:
+            out = tg.softmax(model(tg.tensor(x)))
+            loss = F.nll_loss(tg.log(out), tg.tensor(y))
+            model.zero_grad()
+            if i % 2:
+                loss = loss * float(i)
+            loss.backward()
+            if i == 1:
+                (model(tg.tensor(x)) ** 2).mean().backward()
+        yield loss, [p.grad for p in model.parameters()]

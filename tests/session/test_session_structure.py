@@ -53,6 +53,30 @@ def test_j_an_exception_within_a_pass(where, error):
     agree(program, ulps=TRAINED).steady(21)
 
 
+@pytest.mark.parametrize("after", ["log_softmax", "softmax", "matmul", "sum"])
+def test_j_the_first_pass_ends_in_the_middle(after):
+    """What the first pass recorded is the beginning of the others, whose gradients go all the way down."""
+    ends = {
+        "log_softmax": tg.log_softmax,
+        "softmax": tg.softmax,
+        "matmul": lambda x: x @ x.T,
+        "sum": lambda x: x.sum(1),
+    }
+
+    def program(make):
+        w, session = tg.tensor(np.linspace(-1, 1, 12).reshape(3, 4), requires_grad=True), make()
+        for i in range(8):
+            w.grad = None
+            with contextlib.suppress(KeyError), session:
+                y = ends[after](tg.tanh(tg.tanh(w) * 2))
+                if i in (0, 5):
+                    raise KeyError
+                (y * y).sum().backward()
+            yield y, w.grad
+
+    agree(program, ulps=SUMMED)
+
+
 @agrees(ulps=TRAINED)
 def test_j_errors_of_tapegrad_itself(make):
     """A shape that does not fit, an undefined gradient: caught inside the pass or outside of it."""

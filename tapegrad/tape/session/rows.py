@@ -269,7 +269,8 @@ class SessionRow:
 
     @property
     def parents(self) -> tuple:
-        return tuple(tensor_of(x).node for x in self.operands)
+        # a row of the pass stands for itself even where its handle has left the session: a sweep knows its rows by identity
+        return tuple([x.row if type(x) is Value and x.row.tracked else tensor_of(x).node for x in self.operands])
 
     @property
     def indices(self) -> tuple[int, ...] | None:
