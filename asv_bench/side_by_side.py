@@ -2,7 +2,7 @@
 
     python -m asv_bench.side_by_side [--write docs/performance.md] [--only WORD ...] [--threads 1 2] [--quick]
 
-Needs the extra "peers"; a peer that is not installed is left out. About 15 minutes; nothing else should be running.
+Needs the extra "peers"; a peer that is not installed is left out. About 25 minutes; nothing else should be running.
 
 Every contender is a process of its own for each number of threads, on as many CPUs as threads, and only one of them works at
 a time: in one process the thread pools of several OpenMP and BLAS libraries would spin against each other, and JAX takes its
@@ -10,8 +10,8 @@ number of threads from the CPUs that its process may run on. Turns go around, fo
 least of all batches of at least a millisecond in all turns. Before, each contender's output, gradients or movement of
 parameters are compared with tapegrad's eager results, as ‖a - b‖ / ‖b‖, within the tolerances of `benchmarks/tasks.py`;
 masks of dropout differ from library to library, so there the comparison is made without dropout. Peers are given what is
-fastest for them (see `peers/torch_.py`, `peers/jax_.py`); where that depends on the size, WAYS are tried and the fastest
-is timed.
+fastest for them (see `peers/torch_.py`, `peers/jax_.py`); where that depends on the task, the ways of `peers/contest.py`
+are tried and the fastest is timed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .benchmarks.tasks import TASKS
 from .context import machine, usable
 from .document import replace_section
 from .peers.bars import COMPILED, JAX, PEERS, bar_of, short, verdict
-from .peers.contest import COLUMNS, SESSION, WAYS, Row, Table, say
+from .peers.contest import COLUMNS, SESSION, TOLD, Row, Table, say
 from .peers.processes import Contender
 
 EXPLAINED = """Made by `python -m asv_bench.side_by_side --write docs/performance.md`.
@@ -155,7 +155,7 @@ def first_calls(threads: int, quick: bool) -> list[str]:
 
 
 def _first(name: str, threads: int, settings: dict[str, str]) -> dict:
-    process = Contender(WAYS[name][0], threads, settings)
+    process = Contender(TOLD[name], threads, settings)
     try:
         answer = process.ask("hello")  # imports are not counted
         return answer if "failed" in answer else process.ask("first", task=FIRST)

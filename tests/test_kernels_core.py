@@ -245,6 +245,35 @@ def test_softmax(name, dtype):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_slope(name, dtype):
+    for shape in [(1,), (10,), (2100,), (33, 257), (5, 300), (4, 33, 5), (3, 1, 2), (2, 40, 700)]:
+        g = draw(shape, dtype)
+        for axis in range(len(shape)):
+            y = getattr(scipy.special, name)(draw(shape, dtype, 3).astype(np.float64), axis=axis).astype(dtype)
+            got = run(f"{name}_slope", [g, y], [(shape, dtype)], {"axis": axis}, pieces=3)
+            wide, slope = y.astype(np.float64), g.astype(np.float64)
+            if name == "softmax":
+                want = wide * (slope - (slope * wide).sum(axis, keepdims=True))
+            else:
+                want = slope - np.exp(wide) * slope.sum(axis, keepdims=True)
+            close(got, want, dtype, 10)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_softmax_slope_of_impossible_classes_and_nan(dtype):
+    g = np.array([[1, 2, 3], [1, np.nan, 3]], dtype)
+    y = np.array([[-np.inf, math.log(0.25), math.log(0.75)]] * 2, dtype)
+    for n, (slope, out, attrs) in enumerate([(g, y, {"axis": 1}), (g.T, y.T, {"axis": 0})]):
+        logs = run("log_softmax_slope", [slope, out], [(slope.shape, dtype)], attrs)
+        shares = run("softmax_slope", [slope, np.exp(out)], [(slope.shape, dtype)], attrs)
+        logs, shares = (logs, shares) if n == 0 else (logs.T, shares.T)
+        np.testing.assert_allclose(logs[0], [1, 0.5, -1.5], rtol=1e-5)
+        np.testing.assert_allclose(shares[0], [0, -0.1875, 0.1875], rtol=1e-5)
+        assert np.isnan(logs[1]).all() and np.isnan(shares[1]).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_of_rows_with_infinities(name, dtype):
     inf, nan = np.inf, np.nan
     x = np.array([[-inf, -inf, -inf], [inf, 1, 2], [nan, 1, 2], [-inf, 0, 0], [1e30, 0, -1e30]], dtype)
@@ -420,6 +449,10 @@ SPLIT = [
     ("softmax", [x3], [(x3.shape, "float32")], {"axis": 2}),
     ("softmax", [x3], [(x3.shape, "float32")], {"axis": 1}),
     ("log_softmax", [x3], [(x3.shape, "float32")], {"axis": 0}),
+    ("softmax_slope", [x3, x3], [(x3.shape, "float32")], {"axis": 2}),
+    ("softmax_slope", [x3, x3], [(x3.shape, "float32")], {"axis": 1}),
+    ("log_softmax_slope", [x3, x3], [(x3.shape, "float32")], {"axis": 2}),
+    ("log_softmax_slope", [x3, x3], [(x3.shape, "float32")], {"axis": 0}),
     ("argsort", [x3], [(x3.shape, "int64")], {"axis": 2, "descending": False}),
     ("cross_entropy", [x3[0], rng.integers(0, 600, 70)], [((70,), "float32")], {"ignore_index": -100}),
     ("take", [x3, rng.integers(0, 70, 33)], [((6, 33, 600), "float32")], {"axis": 1}),

@@ -114,6 +114,30 @@ def test_matmul_takes_permuted_batches():
     check_product(q, np.broadcast_to(rng.standard_normal((4, 5)).astype(np.float32), (2, 3, 4, 5)))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("sizes", [(4, 3, 5), (1, 3, 5), (4, 3, 1), (1, 2, 1), (40, 30, 50), (3, 0, 4)])
+@pytest.mark.parametrize("order", [(0, 2, 1, 3), (2, 0, 1, 3), (2, 1, 0, 3), (1, 0, 2, 3), (0, 1, 2, 3)])
+def test_matmul_writes_its_axes_in_any_order_that_ends_with_columns(dtype, sizes, order):
+    m, k, n = sizes
+    rng = np.random.default_rng(7)
+    a, b = values(rng, (2, 3, m, k), dtype), values(rng, (2, 3, k, n), dtype)
+    want = np.matmul(a.astype(np.float64), b.astype(np.float64)).transpose(order)
+    for pieces in (1, 3):
+        close(run("matmul", [a, b], [(want.shape, dtype)], {"order": order}, pieces), want, dtype, 5)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "int64"])
+@pytest.mark.parametrize("sizes", [(4, 3, 5), (1, 3, 5), (4, 3, 1), (1, 1, 1), (90, 80, 70)])
+def test_matmul_with_a_transposed_right_side(dtype, sizes):
+    m, k, n = sizes
+    rng = np.random.default_rng(8)
+    a, b = values(rng, (m, k), dtype), values(rng, (n, k), dtype)
+    if dtype == "int64":
+        a, b = a % 1000, b % 1000
+    got = run("matmul", [a, b], [((m, n), dtype)], {"turned": True}, pieces=2)
+    close(got, a.astype(np.float64) @ b.T.astype(np.float64), "float64" if dtype == "int64" else dtype, 5)
+
+
 def test_matmul_of_one_matrix_with_a_batch_is_one_call():
     flat = steps_of("matmul", [np.zeros((8, 4, 5), np.float32), np.zeros((5, 6), np.float32)], [((8, 4, 6), "float32")])
     assert len(flat) == 1 and flat[0].extent == 32 and flat[0].static[3] == 32

@@ -14,23 +14,19 @@ SESSION, EAGER = "tapegrad", "tapegrad eager"
 COLUMNS = (SESSION, EAGER, TORCH, COMPILED, JAX)
 LARGEST_COPY = 1 << 26  # bytes: from memory to memory on the machines this is run on
 
-# The name of a contender -> how its process is told, and the settings among which the fastest is taken. Results of the
-# first are what those of the others are compared with.
-WAYS: dict[str, tuple[str, tuple[dict[str, str], ...]]] = {
-    EAGER: ("tapegrad-eager", ({},)),
-    SESSION: ("tapegrad", ({},)),
-    TORCH: ("torch", ({},)),
-    COMPILED: ("torch.compile", ({},)),
-    JAX: (
-        "jax",
-        (
-            {},
-            {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
-            {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"},
-        ),
-    ),
-}
-IMAGES = {TORCH: ({}, {"PEER_LAYOUT": "channels_last"}), COMPILED: ({}, {"PEER_LAYOUT": "channels_last"})}
+# How a contender's process is told. The first one's results are what those of the others are compared with.
+TOLD = {EAGER: "tapegrad-eager", SESSION: "tapegrad", TORCH: "torch", COMPILED: "torch.compile", JAX: "jax"}
+CHANNELS_LAST = {"PEER_LAYOUT": "channels_last"}
+ALONE = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+
+
+def ways(name: str, kind: str, threads: int) -> list[dict[str, str]]:
+    """Settings of a contender for a kind of task; the fastest of them is timed."""
+    if name == JAX:
+        return [{}, ALONE, ALONE | {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"}]
+    if name == TORCH and threads > 1:  # waiting threads spin by default: best alone on a machine, not in company
+        return [{}, {"OMP_WAIT_POLICY": "PASSIVE"}, *([CHANNELS_LAST] if kind == "cnn" else [])]
+    return [{}, CHANNELS_LAST] if name in (TORCH, COMPILED) and kind == "cnn" else [{}]
 
 
 @dataclass
@@ -59,13 +55,13 @@ class Table:
     def _process(self, name: str, settings: dict[str, str]) -> Contender:
         key = (name, *sorted(settings.items()))
         if key not in self.processes:
-            self.processes[key] = Contender(WAYS[name][0], self.threads, settings)
+            self.processes[key] = Contender(TOLD[name], self.threads, settings)
         return self.processes[key]
 
     def _greet(self) -> None:
         """Who is there?"""
-        for name in WAYS:
-            answer = self._process(name, WAYS[name][1][0]).ask("hello")
+        for name in TOLD:
+            answer = self._process(name, {}).ask("hello")
             if "failed" in answer:
                 self.absent[name] = answer["failed"]
                 say(f"{name} is left out: {answer['failed']}")
@@ -76,9 +72,8 @@ class Table:
         """One task."""
         row, ready, wanted = Row(task), {}, None
         for name in self.versions:
-            ways = IMAGES.get(name, WAYS[name][1]) if task.kind == "cnn" else WAYS[name][1]
             tried = []
-            for settings in ways:
+            for settings in ways(name, task.kind, self.threads):
                 process = self._process(name, settings)
                 found, failed = process.build(task.name)
                 wanted = found if wanted is None and not failed else wanted

@@ -1,4 +1,8 @@
-"""Emits a scalar expression for one vector of elements: what stands inside the loops of `elementwise.py`."""
+"""Emits a scalar expression for one vector of elements: what stands inside the loops of `elementwise.py` and `fused.py`.
+
+Every instruction is IEEE arithmetic without fast-math flags, and a product is fused with the sum it goes into here, not by
+LLVM. So the bits of a result depend on the expression alone, not on what else a kernel computes.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,17 @@ from .vecmath import MATH
 
 
 class Body:
-    """Emits an expression for one vector of elements."""
+    """Emits expressions over the same inputs for one vector of elements, what they share but once."""
 
     def __init__(self, e: Emitter, inputs: list[Value], compute: str):
         self.e, self.inputs, self.compute = e, inputs, compute
         self.values: dict[ex.Node, Value] = {}
 
     def outputs(self, nodes: tuple[ex.Node, ...]) -> list[Value]:
-        for n in ex.walk(nodes):
-            self.values[n] = self.emit(n)
+        with self.e.exact():
+            for n in ex.walk(nodes):
+                if n not in self.values:
+                    self.values[n] = self.emit(n)
         return [self.values[n] for n in nodes]
 
     def number(self, n: ex.Node) -> Value:
@@ -46,6 +52,8 @@ class Body:
             c, a, b = n.args
             as_value = self.truth if n.is_bool else self.number
             return e.select(self.truth(c), as_value(a), as_value(b))
+        if kind in ("add", "sub") and self.is_float and "mul" in (n.args[0].kind, n.args[1].kind):
+            return self.contracted(kind, *n.args)
         if kind in ("ne", "eq") and self.values[n.args[0]].type == "i1" and ex.is_const(n.args[1], 0):
             v = self.values[n.args[0]]
             return v if kind == "ne" else e.not_(v)
@@ -59,9 +67,17 @@ class Body:
             return MATH[kind](e, *args)
         return getattr(e, {"min": "minimum", "max": "maximum"}.get(kind, kind))(*args)
 
+    def contracted(self, kind: str, a: ex.Node, b: ex.Node) -> Value:
+        """a + b or a - b, one of which is a product that is not rounded by itself."""
+        e, number = self.e, self.number
+        if a.kind == "mul":
+            c = number(b)
+            return e.fma(number(a.args[0]), number(a.args[1]), c if kind == "add" else e.neg(c))
+        x = number(b.args[0])
+        return e.fma(x if kind == "add" else e.neg(x), number(b.args[1]), number(a))
+
     def emit_product(self, kind: str, a: Value, b: Value) -> Value:
-        with self.e.exact():
-            return self.e.mul(a, b)
+        return self.e.mul(a, b)
 
     @property
     def is_float(self) -> bool:

@@ -17,13 +17,12 @@ import math
 from ..dtypes import DType
 from ..layouts import Layout
 from ..ops import expression as ex
+from .access import ELEMENT, MEMORY, read, read_one, write
 from .body import Body
 from .emit import Emitter, Value
 from .jit import HOST, load
 from .launch import Step
 
-ELEMENT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8", "bool": "i1"}
-MEMORY = {"f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "i1": "i8", "i8": "i8"}
 # Kernels that wait for memory run on vectors of at most this width: on Zen 4, an add of 1 M float32 takes 143 µs with 256
 # bits and 151 with 512 (NumPy 140).
 LIGHT_BITS = 256
@@ -89,92 +88,27 @@ def address(
     return found
 
 
-def _memory(kind: str) -> str:
-    return MEMORY[kind]
-
-
-def _vector(k: Kernel, element: str) -> str:
-    return f"<{k.width} x {element}>"
-
-
 def _read(e: Emitter, k: Kernel, i: int, at: str, mask: str | None, splats: dict[int, Value]) -> Value:
     """Operand i's vector at element `at` of the row."""
-    kind, move, memory = k.inputs[i], k.moves[i], _memory(k.inputs[i])
-    if move == "s":
+    if k.moves[i] == "s":
         return splats[i]
-    loaded = "i8" if kind == "i1" else kind
-    vector, align, suffix = _vector(k, memory), max(_bytes(memory), 1), f"v{k.width}{_short(memory)}"
-    if move == "v":
-        pointer = e.new()
-        e.lines.append(f"  {pointer} = getelementptr {memory}, ptr %p{i}, i64 {at}")
-        if mask is None:
-            v = e.raw(f"load {vector}, ptr {pointer}, align {align}", loaded)
-        else:
-            name = f"llvm.masked.load.{suffix}.p0"
-            e.declared[name] = f"declare {vector} @{name}(ptr, i32, <{k.width} x i1>, {vector})"
-            v = e.raw(
-                f"call {vector} @{name}(ptr {pointer}, i32 {align}, <{k.width} x i1> {mask}, {vector} zeroinitializer)",
-                loaded,
-            )
-    else:
-        pointers = _strided(e, k, i, at, memory)
-        name = f"llvm.masked.gather.{suffix}.v{k.width}p0"
-        e.declared[name] = f"declare {vector} @{name}(<{k.width} x ptr>, i32, <{k.width} x i1>, {vector})"
-        lanes = mask or "splat (i1 true)"
-        v = e.raw(
-            f"call {vector} @{name}(<{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> {lanes}, {vector} zeroinitializer)",
-            loaded,
-        )
-    return e.cast(v, "i1") if kind == "i1" else v
+    pointer, lanes = _place(e, k, i, k.inputs[i], at)
+    return read(e, k.inputs[i], pointer, mask, lanes)
 
 
-def _strided(e: Emitter, k: Kernel, i: int, at: str, memory: str) -> str:
-    """Pointers of one vector of lanes, a run-time stride apart."""
-    w = k.width
-    first, row, lanes, pointers = e.new(), e.new(), e.new(), e.new()
+def _place(e: Emitter, k: Kernel, i: int, kind: str, at: str) -> tuple[str, str | None]:
+    """Where element `at` of operand i's row lies, and how far from there the next lanes do, if not side by side."""
+    pointer = e.new()
+    if k.moves[i] == "v":
+        e.lines.append(f"  {pointer} = getelementptr {MEMORY[kind]}, ptr %p{i}, i64 {at}")
+        return pointer, None
+    first, lanes = e.new(), e.new()
     e.lines += [
         f"  {first} = mul i64 {at}, %s{i}",
-        f"  {row} = getelementptr {memory}, ptr %p{i}, i64 {first}",
-        f"  {lanes} = mul <{w} x i64> %iota, %sv{i}",
-        f"  {pointers} = getelementptr {memory}, ptr {row}, <{w} x i64> {lanes}",
+        f"  {pointer} = getelementptr {MEMORY[kind]}, ptr %p{i}, i64 {first}",
+        f"  {lanes} = mul <{k.width} x i64> %iota, %sv{i}",
     ]
-    return pointers
-
-
-def _write(e: Emitter, k: Kernel, j: int, v: Value, at: str, mask: str | None) -> None:
-    """Store one vector to output j at element `at` of the row."""
-    i = len(k.inputs) + j
-    kind, memory = k.results[j], _memory(k.results[j])
-    if v.type != kind:
-        v = e.cast(v, kind)
-    if kind == "i1":
-        v = e.cast(v, "i8")
-    vector, align, suffix = _vector(k, memory), max(_bytes(memory), 1), f"v{k.width}{_short(memory)}"
-    if k.moves[i] == "v":
-        pointer = e.new()
-        e.lines.append(f"  {pointer} = getelementptr {memory}, ptr %p{i}, i64 {at}")
-        if mask is None:
-            e.lines.append(f"  store {vector} {v.name}, ptr {pointer}, align {align}")
-            return
-        name = f"llvm.masked.store.{suffix}.p0"
-        e.declared[name] = f"declare void @{name}({vector}, ptr, i32, <{k.width} x i1>)"
-        e.lines.append(f"  call void @{name}({vector} {v.name}, ptr {pointer}, i32 {align}, <{k.width} x i1> {mask})")
-    else:
-        pointers = _strided(e, k, i, at, memory)
-        name = f"llvm.masked.scatter.{suffix}.v{k.width}p0"
-        e.declared[name] = f"declare void @{name}({vector}, <{k.width} x ptr>, i32, <{k.width} x i1>)"
-        e.lines.append(
-            f"  call void @{name}({vector} {v.name}, <{k.width} x ptr> {pointers}, i32 {align}, <{k.width} x i1> "
-            f"{mask or 'splat (i1 true)'})"
-        )
-
-
-def _bytes(memory: str) -> int:
-    return {"float": 4, "double": 8, "i32": 4, "i64": 8, "i8": 1}[memory]
-
-
-def _short(memory: str) -> str:
-    return {"float": "f32", "double": "f64"}.get(memory, memory)
+    return pointer, lanes
 
 
 def _inner(k: Kernel, e: Emitter) -> str:
@@ -192,7 +126,7 @@ def _inner(k: Kernel, e: Emitter) -> str:
                 f"  %sv{i} = shufflevector <{w} x i64> %si{i}, <{w} x i64> poison, <{w} x i32> zeroinitializer"
             )
         elif move == "s":
-            splats[i] = _splat(e, k, i)
+            splats[i] = read_one(e, k.inputs[i], f"%p{i}")
     e.lines += [
         "  %n = sub i64 %e, %b",
         f"  %whole = and i64 %n, -{w}",
@@ -230,20 +164,6 @@ def _inner(k: Kernel, e: Emitter) -> str:
     return f"define internal void @row({params}) {{\n" + "\n".join(e.lines) + "\n}\n"
 
 
-def _splat(e: Emitter, k: Kernel, i: int) -> Value:
-    """A constant operand, loaded once and spread over the lanes."""
-    kind, memory = k.inputs[i], _memory(k.inputs[i])
-    one, first = e.new(), e.new()
-    vector = _vector(k, memory)
-    e.lines.append(f"  {one} = load {memory}, ptr %p{i}, align {_bytes(memory)}")
-    e.lines.append(f"  {first} = insertelement {vector} poison, {memory} {one}, i32 0")
-    v = e.raw(
-        f"shufflevector {vector} {first}, {vector} poison, <{k.width} x i32> zeroinitializer",
-        "i8" if kind == "i1" else kind,
-    )
-    return e.cast(v, "i1") if kind == "i1" else v
-
-
 def _body(k: Kernel, e: Emitter, at: str, mask: str | None, splats: dict[int, Value]) -> None:
     read = ex.inputs_of(k.outputs)
     values: list = [None] * len(k.inputs)
@@ -254,7 +174,9 @@ def _body(k: Kernel, e: Emitter, at: str, mask: str | None, splats: dict[int, Va
         else:
             values[i] = v if v.type == k.compute else e.cast(v, k.compute)
     for j, v in enumerate(Body(e, values, k.compute).outputs(k.outputs)):
-        _write(e, k, j, v, at, mask)
+        i = len(k.inputs) + j
+        pointer, lanes = _place(e, k, i, k.results[j], at)
+        write(e, v, k.results[j], pointer, mask, lanes)
 
 
 def driver(operands: list[str], symbol: str, checked: bool = False) -> str:
@@ -268,7 +190,7 @@ def driver(operands: list[str], symbol: str, checked: bool = False) -> str:
     out = [f"define i32 @{symbol}(ptr %args, i64 %begin, i64 %end) {{\nentry:\n"]
     out.append(load_word.format("inner", n) + load_word.format("dims", n + 1))
     for i, kind in enumerate(operands):
-        memory = _memory(kind)
+        memory = MEMORY[kind]
         out.append(
             load_word.format(f"a{i}", i)
             + load_word.format(f"o{i}", n + 2 + i)
@@ -310,7 +232,7 @@ axis:
         )
     out.append("  %d1 = sub i64 %d, 1\n  %up = icmp sge i64 %d1, 0\n  br i1 %up, label %axis, label %call\ncall:\n")
     for i, kind in enumerate(operands):
-        out.append(f"  %w{i} = getelementptr {_memory(kind)}, ptr %p{i}, i64 %f{i}n\n")
+        out.append(f"  %w{i} = getelementptr {MEMORY[kind]}, ptr %p{i}, i64 %f{i}n\n")
     rows = ", ".join(f"ptr %w{i}" for i in range(n))
     out.append(f"""  {"%status = call i32" if checked else "call void"} @row({rows}, {strides}, i64 0, i64 %inner{tail})
   %r1 = add i64 %r, 1

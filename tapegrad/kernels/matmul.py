@@ -8,9 +8,10 @@ small matrices: cblas_sgemm takes 40-48 ns for 8 x 8 x 8 (100 ns without AVX-512
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
-from ..layouts import Layout
+from ..layouts import Layout, layout
 from .blas import address
 from .language import T, gemm, gemv, offset
 from .launch import Step, kernel
@@ -60,9 +61,9 @@ def matmul_accepts(x: Layout) -> bool:
 
 
 @skeleton(
-    "a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, "
+    "a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, ldc: int, "
     "a_start: int, b_start: int, c_start: int, inner: int, a_outer: int, a_inner: int, b_outer: int, "
-    "b_inner: int"
+    "b_inner: int, c_outer: int, c_inner: int"
 )
 def matmul_rows(
     a,
@@ -76,6 +77,7 @@ def matmul_rows(
     k,
     lda,
     ldb,
+    ldc,
     a_start,
     b_start,
     c_start,
@@ -84,6 +86,8 @@ def matmul_rows(
     a_inner,
     b_outer,
     b_inner,
+    c_outer,
+    c_inner,
     begin,
     end,
 ):
@@ -98,28 +102,29 @@ def matmul_rows(
         skip = first * lda if ta == 111 else first
         left = offset(a, a_start + outer * a_outer + i * a_inner + skip)
         right = offset(b, b_start + outer * b_outer + i * b_inner)
-        gemm(sgemm, ta, tb, rows, n, k, T(1), left, lda, right, ldb, T(0), offset(c, c_start + row * n), n)
+        into = offset(c, c_start + outer * c_outer + i * c_inner + first * ldc)
+        gemm(sgemm, ta, tb, rows, n, k, T(1), left, lda, right, ldb, T(0), into, ldc)
         row += rows
     return 0
 
 
 @skeleton(
-    "a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, "
+    "a: *T, b: *T, c: *T, sgemm: address, ta: int, tb: int, m: int, n: int, k: int, lda: int, ldb: int, ldc: int, "
     "a_start: int, b_start: int, c_start: int"
 )
-def matmul_columns(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, a_start, b_start, c_start, begin, end):
+def matmul_columns(a, b, c, sgemm, ta, tb, m, n, k, lda, ldb, ldc, a_start, b_start, c_start, begin, end):
     """C = A B for the columns begin..end of one C with few rows."""
     skip = begin if tb == 111 else begin * ldb
     right = offset(b, b_start + skip)
     into = offset(c, c_start + begin)
-    gemm(sgemm, ta, tb, m, end - begin, k, T(1), offset(a, a_start), lda, right, ldb, T(0), into, n)
+    gemm(sgemm, ta, tb, m, end - begin, k, T(1), offset(a, a_start), lda, right, ldb, T(0), into, ldc)
     return 0
 
 
 @skeleton(
-    "a: *T, x: *T, y: *T, sgemv: address, ta: int, m: int, k: int, lda: int, step: int, a_start: int, "
-    "x_start: int, "
-    "y_start: int, inner: int, a_outer: int, a_inner: int, x_outer: int, x_inner: int"
+    "a: *T, x: *T, y: *T, sgemv: address, ta: int, m: int, k: int, lda: int, x_step: int, y_step: int, a_start: int, "
+    "x_start: int, y_start: int, inner: int, a_outer: int, a_inner: int, x_outer: int, x_inner: int, "
+    "y_outer: int, y_inner: int"
 )
 def matrix_vector(
     a,
@@ -130,7 +135,8 @@ def matrix_vector(
     m,
     k,
     lda,
-    step,
+    x_step,
+    y_step,
     a_start,
     x_start,
     y_start,
@@ -139,6 +145,8 @@ def matrix_vector(
     a_inner,
     x_outer,
     x_inner,
+    y_outer,
+    y_inner,
     begin,
     end,
 ):
@@ -151,12 +159,12 @@ def matrix_vector(
         outer = batch // inner
         i = batch - outer * inner
         vector = offset(x, x_start + outer * x_outer + i * x_inner)
-        result = offset(y, y_start + row)
+        result = offset(y, y_start + outer * y_outer + i * y_inner + first * y_step)
         start = a_start + outer * a_outer + i * a_inner
         if ta == 111:
-            gemv(sgemv, 111, rows, k, T(1), offset(a, start + first * lda), lda, vector, step, T(0), result, 1)
+            gemv(sgemv, 111, rows, k, T(1), offset(a, start + first * lda), lda, vector, x_step, T(0), result, y_step)
         else:
-            gemv(sgemv, 112, k, rows, T(1), offset(a, start + first), lda, vector, step, T(0), result, 1)
+            gemv(sgemv, 112, k, rows, T(1), offset(a, start + first), lda, vector, x_step, T(0), result, y_step)
         row += rows
     return 0
 
@@ -215,37 +223,31 @@ def matmul_loop(
 
 
 class Batches(NamedTuple):
-    """Leading axes: for each, its length and the strides of both operands in it."""
+    """Leading axes: for each, its length and the strides of both operands and of the result in it."""
 
     lengths: tuple[int, ...]
     left: tuple[int, ...]
     right: tuple[int, ...]
+    out: tuple[int, ...]
 
     def inmost(self) -> tuple[int, ...]:
-        """The static words that walk the last two axes: the last length, then each operand's outer and inner stride."""
+        """The static words that walk the last two axes: the last length, then each matrix's outer and inner stride."""
         inner = self.lengths[-1] if self.lengths else 1
-        left, right = (0, 0, *self.left)[-2:], (0, 0, *self.right)[-2:]
-        return inner, *left, *right
+        return (inner, *(s for strides in self[1:] for s in (0, 0, *strides)[-2:]))
 
     def starts(self):
-        """For each position in all axes but the last two: which it is, and both operands' first element."""
-        outer = self.lengths[:-2]
-        for number, index in enumerate(product(*map(range, outer))):
-            left = sum(i * s for i, s in zip(index, self.left, strict=False))
-            right = sum(i * s for i, s in zip(index, self.right, strict=False))
-            yield number, left, right
+        """For each position in all axes but the last two: the first element of both operands and of the result."""
+        for index in product(*map(range, self.lengths[:-2])):
+            yield tuple(sum(i * s for i, s in zip(index, strides, strict=False)) for strides in self[1:])
 
     @property
     def products(self) -> int:
         """The number of products that one step walks."""
-        count = 1
-        for n in self.lengths[-2:]:
-            count *= n
-        return count
+        return prod(self.lengths[-2:])
 
 
 def batches(a: Layout, b: Layout, out: Layout) -> Batches:
-    """The leading axes of a product, neighbours merged where both operands' strides allow."""
+    """The leading axes of a product, neighbours merged where all strides allow."""
     lead = out.shape[:-2]
 
     def strides(x: Layout) -> tuple[int, ...]:
@@ -253,16 +255,15 @@ def batches(a: Layout, b: Layout, out: Layout) -> Batches:
         own = (0 if n == 1 else s for n, s in zip(x.shape[:-2], x.strides, strict=False))
         return (0,) * missing + tuple(own)
 
-    merged: list[tuple[int, int, int]] = []
-    for n, s, t in zip(lead, strides(a), strides(b), strict=True):
+    merged: list[tuple[int, ...]] = []
+    for n, *steps in zip(lead, strides(a), strides(b), strides(out), strict=True):
         if n == 1:
             continue
-        if merged and merged[-1][1] == n * s and merged[-1][2] == n * t:
-            merged[-1] = (merged[-1][0] * n, s, t)
+        if merged and all(outer == n * s for outer, s in zip(merged[-1][1:], steps, strict=True)):
+            merged[-1] = (merged[-1][0] * n, *steps)
         else:
-            merged.append((n, s, t))
-    lengths, left, right = zip(*merged, strict=True) if merged else ((), (), ())
-    return Batches(tuple(lengths), tuple(left), tuple(right))
+            merged.append((n, *steps))
+    return Batches(*(tuple(axis[i] for axis in merged) for i in range(4)))
 
 
 def grain(items: int, flops_each: int, bytes_each: int = 0) -> int:
@@ -274,66 +275,73 @@ def grain(items: int, flops_each: int, bytes_each: int = 0) -> int:
     return least if 2 * least <= items else 0
 
 
+def turned(x: Layout) -> Layout:
+    """The layout of x with its last two axes exchanged."""
+    (*shape, m, n), (*strides, by_row, by_column) = x.shape, x.strides
+    return layout((*shape, n, m), x.dtype, (*strides, by_column, by_row))
+
+
+def in_order(out: Layout, order: tuple[int, ...]) -> Layout:
+    """The layout of a product whose axes lie in memory as out[k] = axis order[k]."""
+    back = sorted(range(out.ndim), key=order.__getitem__)
+    return layout(tuple(out.shape[k] for k in back), out.dtype, tuple(out.strides[k] for k in back))
+
+
 @kernel("matmul", accepts=matmul_accepts)
 def _(ins, outs, attrs):
+    """attrs: `turned`: B is given transposed; `order`: the result's axes as they lie in memory, its last one last."""
     a, b = ins
     (out,) = outs
+    b = turned(b) if attrs.get("turned") else b
+    out = in_order(out, attrs["order"]) if "order" in attrs else out
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     left, right, lead = as_operand(a), as_operand(b), batches(a, b, out)
-    if left.how == PLAIN and lead.lengths and lead.right[-1] == 0 and lead.left[-1] == m * left.leading:
+    ldc = out.strides[-2] if m > 1 else n
+    tall = lead.lengths and lead.right[-1] == 0 and lead.out[-1] == m * ldc
+    if left.how == PLAIN and tall and lead.left[-1] == m * left.leading:
         # one b for all of a's last batch axis: its matrices follow one another, so they are one tall matrix
         m *= lead.lengths[-1]
         lead = Batches(*(axis[:-1] for axis in lead))
     if not out.dtype.is_float:
         return integer_steps(out, left, right, lead, (m, k, n))
     if k > 0 and (n == 1 or m == 1):
-        return vector_steps(out, left, right, lead, (m, k, n))
-    sizes = (left.how, right.how, m, n, k, left.leading, right.leading)
+        return vector_steps(out, left, right, lead, (m, k, n, ldc))
+    sizes = (left.how, right.how, m, n, k, left.leading, right.leading, ldc)
     routine = address("sgemm" if out.dtype.itemsize == 4 else "dgemm")
     by_columns = lead.products == 1 and m < COLUMN_SPLIT_ROWS and n > m
     code = (matmul_columns if by_columns else matmul_rows).address(T=out.dtype)
     extent, each = (n, 2 * m * k) if by_columns else (lead.products * m, 2 * n * k)
     walk = () if by_columns else lead.inmost()
+    few = grain(extent, each)
+    parts = 1 if lead.products < 8 else 4
     return tuple(
-        Step(
-            code,
-            (0, 1, 2),
-            (routine, *sizes, x, y, i * lead.products * m * n, *walk),
-            extent,
-            grain(extent, each),
-            parts=1 if lead.products < 8 else 4,
-        )
-        for i, x, y in lead.starts()
+        Step(code, (0, 1, 2), (routine, *sizes, *starts, *walk), extent, few, parts=parts) for starts in lead.starts()
     )
 
 
 def vector_steps(out: Layout, left: Operand, right: Operand, lead: Batches, sizes) -> tuple[Step, ...]:
     """Steps of a product in which A has one row or B one column."""
-    m, k, n = sizes
+    m, k, n, ldc = sizes
     routine = address("sgemv" if out.dtype.itemsize == 4 else "dgemv")
     code = matrix_vector.address(T=out.dtype)
     if n == 1:
         matrix, operands, length, step = left, (0, 1, 2), m, right.strides()[0]
     else:  # y = x B is y^T = B^T x^T
-        turned = Operand(PLAIN + TRANSPOSED - right.how, right.leading)
-        matrix, operands, length, step = turned, (1, 0, 2), n, left.strides()[1]
-        lead = Batches(lead.lengths, lead.right, lead.left)
+        flipped = Operand(PLAIN + TRANSPOSED - right.how, right.leading)
+        matrix, operands, length, step = flipped, (1, 0, 2), n, left.strides()[1]
+        lead = Batches(lead.lengths, lead.right, lead.left, lead.out)
     extent = lead.products * length
-    words = (routine, matrix.how, length, k, matrix.leading, step)
+    words = (routine, matrix.how, length, k, matrix.leading, step, ldc if n == 1 else 1)
     least = grain(extent, 2 * k, k * out.dtype.itemsize)
-    return tuple(
-        Step(code, operands, (*words, x, y, i * extent, *lead.inmost()), extent, least) for i, x, y in lead.starts()
-    )
+    return tuple(Step(code, operands, (*words, *starts, *lead.inmost()), extent, least) for starts in lead.starts())
 
 
 def integer_steps(out: Layout, left: Operand, right: Operand, lead: Batches, sizes) -> tuple[Step, ...]:
-    """Steps of a product of integers."""
+    """Steps of a product of integers, whose result lies in C order."""
     m, k, n = sizes
     code = matmul_loop.address(T=out.dtype)
     words = (m, n, k, *left.strides(), *right.strides())
     extent = lead.products * m
     least = grain(extent, 16 * n * k)  # an integer step costs about 8 times a float one
-    return tuple(
-        Step(code, (0, 1, 2), (*words, x, y, i * extent * n, *lead.inmost()), extent, least)
-        for i, x, y in lead.starts()
-    )
+    walk = lead.inmost()[:5]
+    return tuple(Step(code, (0, 1, 2), (*words, *starts, *walk), extent, least) for starts in lead.starts())

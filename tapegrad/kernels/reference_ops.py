@@ -169,8 +169,9 @@ def _solved(fn: Callable, *xs):
 
 
 @reference
-def matmul(a, b, outs):
-    return np.matmul(a, b)
+def matmul(a, b, outs, turned=False, order=None):
+    y = np.matmul(a, np.swapaxes(b, -1, -2) if turned else b)
+    return y if order is None else np.transpose(y, order)
 
 
 @reference
@@ -205,6 +206,16 @@ def softmax(x, outs, axis):
 @reference
 def log_softmax(x, outs, axis):
     return x - _logsumexp(x, (axis,), True) if x.size else x
+
+
+@reference
+def softmax_slope(g, y, outs, axis):
+    return y * (g - np.sum(g * y, axis, keepdims=True))
+
+
+@reference
+def log_softmax_slope(g, y, outs, axis):
+    return g - np.exp(y) * np.sum(g, axis, keepdims=True)
 
 
 @reference

@@ -96,6 +96,51 @@ def softmax_columns(x, y, scratch, n, inner, strip, strips, begin, end):
     return 0
 
 
+@inline
+def sum_of_products(a, b, n):
+    """The sum of a * b, or of a where LOG is set, in blocks."""
+    total = 0.0
+    for start in range(0, n, BLOCK):
+        p, q = offset(a, start), offset(b, start)
+        part = T(0)
+        for i in range(min(BLOCK, n - start)):
+            part += p[i] if LOG else p[i] * q[i]
+        total += part
+    return T(total)
+
+
+@skeleton("g: *T, y: *T, out: *T, n: int")
+def softmax_slope_rows(g, y, out, n, begin, end):
+    """out[o] = y · (g - sum(g · y)) for the row o of softmax's output y, or g - exp(y) · sum(g) for its logarithm's."""
+    for o in range(begin, end):
+        slope, row, to = offset(g, o * n), offset(y, o * n), offset(out, o * n)
+        total = sum_of_products(slope, row, n)
+        for i in range(n):
+            to[i] = slope[i] - fast_exp(row[i]) * total if LOG else row[i] * (slope[i] - total)
+    return 0
+
+
+@skeleton("g: *T, y: *T, out: *T, scratch: *T, n: int, inner: int, strip: int, strips: int")
+def softmax_slope_columns(g, y, out, scratch, n, inner, strip, strips, begin, end):
+    """The same for the columns y[o, :, j]; an item is a strip of columns j."""
+    for item in range(begin, end):
+        o = item // strips
+        first = (item - o * strips) * strip
+        width = min(strip, inner - first)
+        at = o * n * inner + first
+        for j in range(width):
+            scratch[j] = T(0)
+        for i in range(n):
+            slope, row = offset(g, at + i * inner), offset(y, at + i * inner)
+            for j in range(width):
+                scratch[j] += slope[j] if LOG else slope[j] * row[j]
+        for i in range(n):
+            slope, row, to = offset(g, at + i * inner), offset(y, at + i * inner), offset(out, at + i * inner)
+            for j in range(width):
+                to[j] = slope[j] - fast_exp(row[j]) * scratch[j] if LOG else row[j] * (slope[j] - scratch[j])
+    return 0
+
+
 @skeleton("x: *T, target: *I, y: *T, classes: int, ignored: int")
 def cross_entropy_rows(x, target, y, classes, ignored, begin, end):
     """y[o] = logsumexp(x[o, :classes]) - x[o, target[o]]; 0 where the target is the one to ignore."""
@@ -138,11 +183,13 @@ def _row_maximum(dtype: DType) -> dict:
     return {name: value for name, value in bound.items() if name not in ("R", "finish")}
 
 
+def _along(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    """Elements along the axis, and the products of the sizes before and behind it."""
+    return (shape[axis], prod(shape[:axis]), prod(shape[axis + 1 :])) if shape else (1, 1, 1)
+
+
 def _softmax(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict, log: int) -> tuple[Step, ...]:
-    shape, axis = ins[0].shape, attrs["axis"]
-    if not shape:
-        shape, axis = (1,), 0
-    n, outer, inner = shape[axis], prod(shape[:axis]), prod(shape[axis + 1 :])
+    n, outer, inner = _along(ins[0].shape, attrs["axis"])
     if inner == 1:
         address = softmax_rows.address(LOG=log, **_row_maximum(ins[0].dtype))
         return (Step(address, (0, 1), (n,), outer, grain_of(n * EXP_COST)),)
@@ -153,6 +200,18 @@ def _softmax(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict, log
     return (Step(address, (0, 1), (n, inner, strip, strips), outer * strips, grain_of(n * strip * EXP_COST), scratch),)
 
 
+def _slope(y: Layout, attrs: dict, log: int) -> tuple[Step, ...]:
+    n, outer, inner = _along(y.shape, attrs["axis"])
+    cost = EXP_COST if log else 2
+    if inner == 1:
+        return (Step(softmax_slope_rows.address(LOG=log, T=y.dtype), (0, 1, 2), (n,), outer, grain_of(n * cost)),)
+    strips = -(-inner // STRIP)
+    strip = min(inner, STRIP)
+    words, grain = (n, inner, strip, strips), grain_of(n * strip * cost)
+    address = softmax_slope_columns.address(LOG=log, T=y.dtype)
+    return (Step(address, (0, 1, 2), words, outer * strips, grain, strip * y.dtype.itemsize),)
+
+
 @kernel("softmax")
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _softmax(ins, outs, attrs, 0)
@@ -161,6 +220,16 @@ def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[S
 @kernel("log_softmax")
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _softmax(ins, outs, attrs, 1)
+
+
+@kernel("softmax_slope")
+def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
+    return _slope(outs[0], attrs, 0)
+
+
+@kernel("log_softmax_slope")
+def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
+    return _slope(outs[0], attrs, 1)
 
 
 @kernel("cross_entropy")
