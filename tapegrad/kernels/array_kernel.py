@@ -17,7 +17,8 @@ from ..dtypes import DEFAULT, DType, promote
 from ..errors import ShapeError
 from ..layouts import Layout, layout
 from . import jit
-from .elementwise import ELEMENT, MEMORY, aligned, driver, merged
+from .access import ELEMENT, MEMORY
+from .elementwise import aligned, driver, merged
 from .fingerprint import fingerprint
 from .launch import Step
 from .skeleton import numba_version

@@ -20,7 +20,8 @@ from ..errors import KernelError
 from ..layouts import Layout
 from ..ops.registry import Op
 from . import jit
-from .elementwise import ELEMENT, MEMORY, aligned, driver, merged
+from .access import ELEMENT, MEMORY
+from .elementwise import aligned, driver, merged
 from .fingerprint import fingerprint
 from .launch import Step
 from .skeleton import numba_version
