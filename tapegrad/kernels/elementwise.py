@@ -179,27 +179,34 @@ def _body(k: Kernel, e: Emitter, at: str, mask: str | None, splats: dict[int, Va
         write(e, v, k.results[j], pointer, mask, lanes)
 
 
-def driver(operands: list[str], symbol: str, checked: bool = False) -> str:
+def driver(
+    operands: list[str], symbol: str, checked: bool = False, passed: tuple[str, ...] = (), hidden: int = 0
+) -> str:
     """The ABI function: one call of @row for a flat range, or one per row of the outer dimensions.
 
     `checked`: @row returns a status, other than 0 to stop, and takes a pointer to the words that follow the walk's.
+    `passed`: pointers that an internal function takes besides, and hands on to @row. `hidden`: words between the addresses
+    of the operands and the walk's words.
     """
     n = len(operands)
-    tail = ", ptr %tail" if checked else ""
+    first = n + hidden
+    tail = (", ptr %tail" if checked else "") + "".join([f", ptr %{name}" for name in passed])
     load_word = "  %{0}p = getelementptr i64, ptr %args, i64 {1}\n  %{0} = load i64, ptr %{0}p, align 8\n"
-    out = [f"define i32 @{symbol}(ptr %args, i64 %begin, i64 %end) {{\nentry:\n"]
-    out.append(load_word.format("inner", n) + load_word.format("dims", n + 1))
+    kind = "internal i32" if passed else "i32"
+    more = "".join([f", ptr %{name}" for name in passed])
+    out = [f"define {kind} @{symbol}(ptr %args, i64 %begin, i64 %end{more}) {{\nentry:\n"]
+    out.append(load_word.format("inner", first) + load_word.format("dims", first + 1))
     for i, kind in enumerate(operands):
         memory = MEMORY[kind]
         out.append(
             load_word.format(f"a{i}", i)
-            + load_word.format(f"o{i}", n + 2 + i)
-            + load_word.format(f"s{i}", 2 * n + 2 + i)
+            + load_word.format(f"o{i}", first + 2 + i)
+            + load_word.format(f"s{i}", first + n + 2 + i)
         )
         out.append(f"  %q{i} = inttoptr i64 %a{i} to ptr\n  %p{i} = getelementptr {memory}, ptr %q{i}, i64 %o{i}\n")
     strides = ", ".join(f"i64 %s{i}" for i in range(n))
     flat = ", ".join(f"ptr %p{i}" for i in range(n))
-    out.append(f"  %extents = getelementptr i64, ptr %args, i64 {3 * n + 2}\n")
+    out.append(f"  %extents = getelementptr i64, ptr %args, i64 {first + 2 * n + 2}\n")
     if checked:
         out.append(f"  %walked = mul i64 %dims, {n + 1}\n  %tail = getelementptr i64, ptr %extents, i64 %walked\n")
     out.append(f"""  %flat = icmp eq i64 %dims, 0
