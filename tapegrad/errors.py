@@ -43,3 +43,11 @@ class ConfigError(TapegradError, ValueError):
 
 class GradientError(TapegradError, AssertionError):
     """A derivative differs from finite differences, or a value from its reference."""
+
+
+class TrainingError(TapegradError, RuntimeError):
+    """A training was set up wrongly, or a hook, a command or the model failed in it."""
+
+
+class PathError(TapegradError, LookupError):
+    """A path or pattern is malformed, or names nothing."""
