@@ -35,7 +35,7 @@ def is_pattern(path: str) -> bool:
 @lru_cache(maxsize=1024)
 def _parts(pattern: str) -> tuple[tuple[str, re.Pattern | None, tuple[str, ...]], ...]:
     """(name, what it matches or None for `**`, tags) of each part."""
-    found = []
+    found: list[tuple[str, re.Pattern | None, tuple[str, ...]]] = []
     names = pattern.split(".")
     for place, text in enumerate(names):
         split = _PART.fullmatch(text)

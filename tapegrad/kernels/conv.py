@@ -370,7 +370,7 @@ def as_product(filters: Layout, image: Layout, out: Layout) -> tuple[Step, ...]:
     return tuple(replace(s, operands=tuple(swap[i] for i in s.operands)) for s in steps)
 
 
-@kernel("conv2d")
+@kernel("conv2d", sure=True)
 def _(ins, outs, attrs):
     (x, w), (out,) = ins, outs
     n, _, h, width = x.shape
@@ -421,7 +421,7 @@ def _(ins, outs, attrs):
     return (Step(code, (0, 1, 2), static, extent, grain, work, parts=1),)
 
 
-@kernel("conv2d_input")
+@kernel("conv2d_input", sure=True)
 def _(ins, outs, attrs):
     (g, w), (out,) = ins, outs
     n, _, g_h, g_w = g.shape

@@ -208,7 +208,7 @@ def depthwise_filters(
     return 0
 
 
-@kernel("conv2d_weight")
+@kernel("conv2d_weight", sure=True)
 def _(ins, outs, attrs):
     (x, g), (out,) = ins, outs
     n, _, h, width = x.shape

@@ -102,32 +102,32 @@ def pad_rows(x, value, y, before, n, width, n1, n2, n3, n4, b1, b2, b3, b4, w1, 
     return 0
 
 
-@kernel("full")
+@kernel("full", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return (Step(fill.address(T=bits_like(outs[0].dtype)), (0, 1), (), outs[0].size, WORK),)
 
 
-@kernel("arange")
+@kernel("arange", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     dtype = outs[0].dtype
     address = fill_range.address(T=dtype, A=float64 if dtype.is_float else int64)
     return (Step(address, (0, 1, 2), (), outs[0].size, WORK),)
 
 
-@kernel("tri")
+@kernel("tri", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     rows, columns = outs[0].shape
     return (Step(fill_tri.address(), (len(ins),), (columns, attrs["k"]), rows, grain_of(columns)),)
 
 
-@kernel("eye")
+@kernel("eye", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     rows, columns = outs[0].shape
     address = fill_eye.address(T=storage(outs[0].dtype))
     return (Step(address, (len(ins),), (columns, attrs["k"]), rows, grain_of(columns)),)
 
 
-@kernel("concatenate")
+@kernel("concatenate", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     axis, out = attrs["axis"], outs[0]
     rows, stride = prod(out.shape[:axis]), prod(out.shape[axis:])
@@ -154,7 +154,7 @@ def _padded_groups(shape: tuple[int, ...], pads: tuple[tuple[int, int], ...]) ->
     return groups or [[0, 1, 0]]
 
 
-@kernel("pad")
+@kernel("pad", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     groups = _padded_groups(ins[0].shape, attrs["pads"])
     before, n, after = groups.pop()

@@ -166,6 +166,6 @@ def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[S
     return _adding(scatter_add_strips, ins[0].dtype, ins[1].dtype, outer, attrs["size"], m, inner)
 
 
-@kernel("nonzero_flat")
+@kernel("nonzero_flat", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return (Step(nonzero_places.address(), (0, 1, 2), (ins[0].size,)),)

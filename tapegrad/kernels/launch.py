@@ -39,13 +39,17 @@ BUILDERS: dict[str, Builder] = {}
 ACCEPTS: dict[
     str, Callable[[Layout], bool]
 ] = {}  # which input layouts a builder takes; those in C order where nothing is said
+SURE: set[str] = set()  # builders whose kernels never report a failure; of all others it is assumed that they may
 
 
-def kernel(*names: str, accepts: Callable[[Layout], bool] | None = None) -> Callable[[Builder], Builder]:
+def kernel(
+    *names: str, accepts: Callable[[Layout], bool] | None = None, sure: bool = False
+) -> Callable[[Builder], Builder]:
     """Register the decorated function as the CPU builder of the ops named.
 
     The builder gets the layouts of the inputs and of the outputs and the op's attributes by name, and returns the steps.
-    Inputs that `accepts` declines are copied to C order first.
+    Inputs that `accepts` declines are copied to C order first. `sure`: the kernels return 0 whatever the elements are, so a
+    plan may leave out a call that nobody needs, and move it.
     """
 
     def register(builder: Builder) -> Builder:
@@ -53,6 +57,8 @@ def kernel(*names: str, accepts: Callable[[Layout], bool] | None = None) -> Call
             BUILDERS[name] = builder
             if accepts is not None:
                 ACCEPTS[name] = accepts
+            if sure:
+                SURE.add(name)
         return builder
 
     return register

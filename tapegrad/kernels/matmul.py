@@ -287,7 +287,7 @@ def in_order(out: Layout, order: tuple[int, ...]) -> Layout:
     return layout(tuple(out.shape[k] for k in back), out.dtype, tuple(out.strides[k] for k in back))
 
 
-@kernel("matmul", accepts=matmul_accepts)
+@kernel("matmul", accepts=matmul_accepts, sure=True)
 def _(ins, outs, attrs):
     """attrs: `turned`: B is given transposed; `order`: the result's axes as they lie in memory, its last one last."""
     a, b = ins

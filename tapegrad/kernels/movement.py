@@ -8,7 +8,7 @@ from . import elementwise as generator
 from .launch import Step, kernel
 
 
-@kernel("embed", accepts=lambda x: True)
+@kernel("embed", accepts=lambda x: True, sure=True)
 def embed(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     """Zeros, then the input written to a strided part of them."""
     (x,), (y,) = ins, outs

@@ -190,7 +190,7 @@ def planes(x: Layout, work: int, grain: int = GRAIN_ELEMENTS) -> tuple[int, int]
     return count, least if 2 * least <= count else 0
 
 
-@kernel("max_pool2d")
+@kernel("max_pool2d", sure=True)
 def _(ins, outs, attrs):
     (x,), (out, _) = ins, outs
     (h, w), (out_h, out_w), (kh, kw) = x.shape[2:], out.shape[2:], attrs["kernel"]
@@ -205,7 +205,7 @@ def _(ins, outs, attrs):
     return (Step(code, (0, 1, 2), words, *planes(x, kh * kw * out_h * out_w, (8 if step else 1) * GRAIN_ELEMENTS)),)
 
 
-@kernel("max_pool2d_slope")
+@kernel("max_pool2d_slope", sure=True)
 def _(ins, outs, attrs):
     (g, _), (out,) = ins, outs
     size, windows = out.shape[2] * out.shape[3], g.shape[2] * g.shape[3]
@@ -221,11 +221,11 @@ def mean_step(code: int, image: Layout, pooled: Layout, attrs: dict) -> tuple[St
     return (Step(code, (0, 1), words, *planes(image, kh * kw * out_h * out_w)),)
 
 
-@kernel("avg_pool2d")
+@kernel("avg_pool2d", sure=True)
 def _(ins, outs, attrs):
     return mean_step(window_means.address(T=ins[0].dtype), ins[0], outs[0], attrs)
 
 
-@kernel("avg_pool2d_input")
+@kernel("avg_pool2d_input", sure=True)
 def _(ins, outs, attrs):
     return mean_step(spread_means.address(T=ins[0].dtype), outs[0], ins[0], attrs)

@@ -230,12 +230,12 @@ def _draws(
     return (Step(address, operands, (result.size,), groups, grain, count * result.dtype.itemsize),)
 
 
-@kernel("uniform")
+@kernel("uniform", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _draws(uniforms32 if outs[0].dtype is float32 else uniforms64, outs[0])
 
 
-@kernel("normal")
+@kernel("normal", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _draws(normals32 if outs[0].dtype is float32 else normals64, outs[0])
 
@@ -250,11 +250,11 @@ def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[S
     return _draws(integers, outs[0], (0, 1, 2, 3), bounds)
 
 
-@kernel("permutation")
+@kernel("permutation", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return (Step(shuffle.address(), (0, 1), (outs[0].size,)),)
 
 
-@kernel("random_words")
+@kernel("random_words", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _draws(words, outs[0])

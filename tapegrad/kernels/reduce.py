@@ -218,7 +218,7 @@ def reduction(way: Walk, bound: dict, operands: tuple[int, int] = (0, 1)) -> Ste
 
 
 def _register(name: str) -> None:
-    @kernel(name)
+    @kernel(name, sure=True)
     def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
         if name in ("max", "min") and any(ins[0].shape[a] == 0 for a in attrs["axes"]):
             raise ShapeError(f"{name}: an axis of length 0 has no extremum; check the shape first")

@@ -138,17 +138,17 @@ def _place(ins: tuple[Layout, ...], attrs: dict, largest: bool) -> tuple[Step, .
     )
 
 
-@kernel("argmax")
+@kernel("argmax", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _place(ins, attrs, True)
 
 
-@kernel("argmin")
+@kernel("argmin", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _place(ins, attrs, False)
 
 
-@kernel("cumsum")
+@kernel("cumsum", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     wide = float64 if ins[0].dtype.is_float else int64
     bound = {"T": storage(ins[0].dtype), "A": wide, "R": outs[0].dtype}

@@ -212,22 +212,22 @@ def _slope(y: Layout, attrs: dict, log: int) -> tuple[Step, ...]:
     return (Step(address, (0, 1, 2), words, outer * strips, grain, strip * y.dtype.itemsize),)
 
 
-@kernel("softmax")
+@kernel("softmax", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _softmax(ins, outs, attrs, 0)
 
 
-@kernel("log_softmax")
+@kernel("log_softmax", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _softmax(ins, outs, attrs, 1)
 
 
-@kernel("softmax_slope")
+@kernel("softmax_slope", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _slope(outs[0], attrs, 0)
 
 
-@kernel("log_softmax_slope")
+@kernel("log_softmax_slope", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     return _slope(outs[0], attrs, 1)
 

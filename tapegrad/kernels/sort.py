@@ -124,7 +124,7 @@ def argsort_lines(x, y, scratch, n, inner, begin, end):
     return 0
 
 
-@kernel("argsort")
+@kernel("argsort", sure=True)
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     x, axis, descending = ins[0], attrs["axis"], bool(attrs["descending"])
     shape = x.shape or (1,)

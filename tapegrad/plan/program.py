@@ -28,8 +28,9 @@ RECORD_NS = 30  # that the smallest kernel takes
 class Record:
     """One kernel call of a plan.
 
-    `step.operands` index into `values`, which holds value numbers: the launch's inputs, then its outputs. `title` names
-    the work for people, `rows` are the numbers of the segment rows that it computes, `moved` the bytes read and written.
+    `step.operands` index into `values`, which holds value numbers: the launch's inputs, then its outputs, of which there are
+    `outputs`. `title` names the work for people, `rows` are the numbers of the segment rows that it computes, `moved` the
+    bytes read and written.
     """
 
     step: Step
@@ -37,6 +38,7 @@ class Record:
     title: str
     rows: tuple[int, ...]
     moved: int = 0
+    outputs: int = 1
 
 
 @dataclass(slots=True)

@@ -263,8 +263,8 @@ class Execution:
     def prepare(self, s) -> None:
         """Plan the rows for these needed values."""
         s.planned = True
-        from ...plan.program import Program
-        from ...plan.simple import plan  # loads llvmlite and BLAS
+        from ...plan.planner import plan
+        from ...plan.program import Program  # loads llvmlite and BLAS
 
         rows, fixed = translate(self.segment, set(self.needed))
         self.plan = plan(rows)

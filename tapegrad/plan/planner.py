@@ -1,0 +1,32 @@
+"""From a segment to a plan: what is computed by which kernel, in which order, and where values lie meanwhile.
+
+Map: `lower.py` makes tasks of the rows, a `Graph`, `rewrite.py` better ones of those, `fusion.py` gathers them into kernels, `emit.py`
+writes these as records, `arena.py` gives the values places. `explain.py` says all that in words.
+"""
+
+from __future__ import annotations
+
+from .arena import lay_out, span_of
+from .emit import records
+from .fusion import Fusion, weigh
+from .lower import lower
+from .program import Plan
+from .rewrite import rewrite
+from .segment import Segment
+
+
+def plan(segment: Segment) -> Plan:
+    """The kernel calls that compute a segment's fixed values, in order, and where everything else lies meanwhile."""
+    g = lower(segment)
+    g.live()
+    rewrite(g)
+    g.live()
+    g.order()
+    weigh(g)
+    made, overlays = records(g, Fusion(g).run())
+    places, arena = lay_out(g.values, made, overlays)
+    values = segment.values
+    new = {o for row in segment.rows for o in row.outs if not values[o].fixed and values[o].base is None}
+    unplanned = sum([span_of(values[o].layout.nbytes) for o in new])
+    fused = {n for r in made if len(r.rows) > 1 for n in r.rows}
+    return Plan(g.values, made, places, arena, unplanned, len(fused))
