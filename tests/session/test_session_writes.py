@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from paired import SUMMED, agree, agrees, said
+from paired import SUMMED, agree, agrees, batches, mlp, said
 
 import tapegrad as tg
+from tapegrad import optim
 
 
 @agrees(steady=4)
@@ -204,3 +205,22 @@ def test_writes_that_are_refused_are_refused_alike(how):
             yield refused, source, z
 
     agree(program)
+
+
+def test_a_step_that_runs_at_a_look_in_the_middle_is_written_where_it_stands():
+    """Rows between the step and the look saved what the step had written; a backward after the look may read it."""
+
+    def program(make):
+        session, model = make(), mlp()
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        for i, (x, _) in enumerate(batches(8)):
+            with session:
+                optimizer.step()
+                optimizer.zero_grad()
+                y = model(tg.tensor(x))
+                if y.sum().item() > -100.0 and i % 3 == 2:  # another way now and then
+                    y = tg.tanh(y)
+                (y * y).mean().backward()
+            yield [p.grad for p in model.parameters()]
+
+    agree(program, ulps=SUMMED, restless=True)

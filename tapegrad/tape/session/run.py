@@ -18,7 +18,7 @@ from .. import apply as eager
 from .. import assign
 from ..state import line_of
 from ..tensor import Tensor
-from .record import rows_of
+from .record import mark, rows_of
 from .rows import ASSIGN, DRAW, FRESH, OP, End, Scalar, SessionRow, Slot, Span, Value, refs, root_of, tensor_of
 
 PLANS = 4  # of a segment, for different sets of values that are needed
@@ -240,6 +240,7 @@ class Execution:
                 elif row.kind == ASSIGN:
                     targets = tuple([slot.tensor for slot in row.targets])
                     assign.update(targets, row.op, tuple([self.tensor(x, made) for x in row.operands]))
+                    mark(row)  # it was written where it stands, not where it is run
         finally:
             state.recording, state.session = before, s
         for v in self.fill:
