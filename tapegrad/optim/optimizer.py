@@ -287,13 +287,14 @@ class Optimizer:
         """
         groups = self._loaded_groups(state)
         params = [p for g in self.param_groups for p in g["params"]]
+        owners = [own for g, own in zip(self.param_groups, groups, strict=True) for _ in g["params"]]
         loaded: dict[Tensor, dict[str, Any]] = {}
         for number, values in state["state"].items():
             if not str(number).isdecimal() or int(number) >= len(params):
                 raise CheckpointError(
                     f"load_state_dict: the state has a parameter {number!r}, {type(self).__name__} has {len(params)}"
                 )
-            loaded[params[int(number)]] = self._loaded_state(number, values, params[int(number)])
+            loaded[params[int(number)]] = self._loaded_state(number, values, params[int(number)], owners[int(number)])
         for mine, saved in zip(self.param_groups, groups, strict=True):
             mine.update(saved)
         self.state = loaded
@@ -327,12 +328,13 @@ class Optimizer:
                 raise CheckpointError(f"load_state_dict: {error}") from None
         return groups
 
-    def _loaded_state(self, number: str, values: dict[str, Any], p: Tensor) -> dict[str, Any]:
+    def _loaded_state(self, number: str, values: dict[str, Any], p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """A parameter's state as tensors of its own, in the parameter's dtype."""
-        if values and set(values) != {*self.tensors, *self.numbers}:
+        wanted = {*self.kept(group), *self.numbers}
+        if values and not wanted <= set(values) <= {*self.tensors, *self.numbers}:
             raise CheckpointError(
                 f"load_state_dict: the state of parameter {number} has {sorted(values)}, {type(self).__name__} keeps "
-                f"{sorted((*self.tensors, *self.numbers))}"
+                f"{sorted(wanted)}"
             )
         made = {}
         for key, value in values.items():

@@ -79,3 +79,78 @@ def adagrad(p, g, s, step_size, eps, weight_decay):
     d = g + weight_decay * p
     s = s + d * d
     return p - step_size * d / (math.sqrt(s) + eps), s
+
+
+@rule
+def adadelta(p, g, s, u, lr, rho, take, eps, weight_decay):
+    """Zeiler 2012: s and u are means of squared gradients and squared updates. take = 1 - rho."""
+    d = g + weight_decay * p
+    s = rho * s + take * (d * d)
+    delta = math.sqrt(u + eps) / math.sqrt(s + eps) * d
+    u = rho * u + take * (delta * delta)
+    return p - lr * delta, s, u
+
+
+@rule
+def rmsprop(p, g, s, lr, alpha, take, eps, weight_decay):
+    """Tieleman & Hinton 2012 (lecture 6.5): s is a mean of squared gradients. take = 1 - alpha."""
+    d = g + weight_decay * p
+    s = alpha * s + take * (d * d)
+    return p - lr * d / (math.sqrt(s) + eps), s
+
+
+@rule
+def rmsprop_momentum(p, g, s, v, lr, alpha, take, eps, weight_decay, momentum):
+    """RMSprop whose steps gather in a velocity."""
+    d = g + weight_decay * p
+    s = alpha * s + take * (d * d)
+    v = momentum * v + d / (math.sqrt(s) + eps)
+    return p - lr * v, s, v
+
+
+@rule
+def rmsprop_centered(p, g, s, m, lr, alpha, take, eps, weight_decay):
+    """Graves 2013: the gradients' variance in place of their mean square."""
+    d = g + weight_decay * p
+    s = alpha * s + take * (d * d)
+    m = m + take * (d - m)
+    return p - lr * d / (math.sqrt(s - m * m) + eps), s, m
+
+
+@rule
+def rmsprop_centered_momentum(p, g, s, m, v, lr, alpha, take, eps, weight_decay, momentum):
+    """Both."""
+    d = g + weight_decay * p
+    s = alpha * s + take * (d * d)
+    m = m + take * (d - m)
+    v = momentum * v + d / (math.sqrt(s - m * m) + eps)
+    return p - lr * v, s, m, v
+
+
+@rule
+def nadam(p, g, m, v, step_now, step_mean, take1, beta2, take2, correction, eps, weight_decay, decay):
+    """Dozat 2016: a step along the gradient of now and along its mean. correction = 1 - β2ᵗ; decay = 1 - lr · weight_decay."""
+    p = p * decay
+    d = g + weight_decay * p
+    m = m + take1 * (d - m)
+    v = beta2 * v + take2 * (d * d)
+    root = math.sqrt(v / correction) + eps
+    return p - step_now * d / root - step_mean * m / root, m, v
+
+
+@rule
+def radam(p, g, m, v, plain, adaptive, take1, beta2, take2, eps, weight_decay, decay):
+    """Liu et al. 2020: the first steps, when the variance says little, are plain ones; then adaptive > 0."""
+    p = p * decay
+    d = g + weight_decay * p
+    m = m + take1 * (d - m)
+    v = beta2 * v + take2 * (d * d)
+    return p - m * (adaptive / (math.sqrt(v) + eps) if adaptive > 0.0 else plain), m, v
+
+
+@rule
+def lion(p, g, m, lr, beta1, take1, beta2, take2, decay):
+    """Chen et al. 2023, algorithm 2: steps of equal size, in the direction of the sign. decay = 1 - lr · weight_decay."""
+    c = beta1 * m + take1 * g
+    sign = 1.0 if c > 0.0 else (-1.0 if c < 0.0 else c)
+    return p * decay - lr * sign, beta2 * m + take2 * g
