@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 
 from ..ops import network
+from ..tape.session.match import expected_of_one
+from ..tape.tensor import Tensor
 from . import functional as F
 from .module import Module
 
@@ -27,6 +29,10 @@ def _module(name: str, fn, doc: str, tensors: int = 1, **defaults) -> type[Modul
         self.settings = {**defaults, **bound.arguments}
 
     def plain(self, input):
+        if type(input) is Tensor:
+            out = expected_of_one(fn, input)
+            if out is not None:
+                return out
         return fn(input)
 
     def activation(self, input):

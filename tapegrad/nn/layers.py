@@ -9,6 +9,7 @@ from ..ops import convolution, network, pooling
 from ..ops.movement import flatten
 from ..ops.network import linear
 from ..tape.create import ones, zeros
+from ..tape.session.match import expected
 from ..tape.tensor import Tensor
 from . import init
 from .functional import layer_norm
@@ -55,6 +56,10 @@ class Linear(Module):
 
     def forward(self, x):
         """x (..., in_features) -> (..., out_features)."""
+        if type(x) is Tensor:
+            out = expected(linear, x, self.weight, self.bias)  # 0.15 µs in place of 0.5, where a session expects it
+            if out is not None:
+                return out
         return linear(x, self.weight, self.bias)
 
     def extra_repr(self):
@@ -258,11 +263,13 @@ class Sequential(Module):
 
     def forward(self, x):
         """x through every module in turn."""
-        name = None
+        name, module, call = None, self, Module.__call__
         try:
             for name, module in self._modules.items():  # noqa: B007  the last name is that of the one that failed
-                x = module(x)
+                x = module.forward(x) if type(module).__call__ is call else module(x)
         except TapegradError as error:
+            if type(module).__call__ is call:
+                module._locate(error)
             error.add_note(f"which is {name!r} of {type(self).__name__}")
             raise
         return x

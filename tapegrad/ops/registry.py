@@ -88,7 +88,14 @@ class Op:
 
     def __call__(self, *args, **kwargs):
         if sessions_used:
-            session = _interpreter.session()
+            if len(args) == 1 and not kwargs and type(args[0]) is _interpreter.kind:
+                cursor = args[0].trace
+                if cursor is not None:  # a handle of a session: is this the call that is expected?
+                    row = cursor.next
+                    if row.op is self and row.a is args[0] and row.plain and row.out is not None and len(row.args) == 1:
+                        cursor.next = row.last.next
+                        return row.out
+            session = _interpreter.local.state.session
             if session is not None:
                 return session.call(self, args, kwargs)
         return self.run(args, kwargs)
@@ -178,6 +185,11 @@ def _device(args: tuple, kwargs: dict) -> str:
 def run_with(op: Op, inputs: tuple, **attrs):
     """Run an op on inputs with attributes that its function does not take."""
     return _interpreter.apply(op, inputs, attrs)
+
+
+def differentiate(f: Callable, inputs: tuple, cotangents: tuple) -> tuple:
+    """The gradients of the inputs, from those of f(*inputs), a tuple (None: no gradient): for adjoints written as ops."""
+    return _interpreter.differentiate(f, inputs, cotangents)
 
 
 def register(op: Op) -> Op:

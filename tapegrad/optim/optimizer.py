@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import functools
 import math
 import struct
 from collections.abc import Callable, Iterable
@@ -20,9 +21,32 @@ from ..tape.create import tensor, zeros_like
 from ..tape.reverse import drop_gradients
 from ..tape.state import enable_grad, local, no_grad
 from ..tape.tensor import Tensor
-from .steady import steady
+from .steady import Leaves, Steady, steady
 
 SLOTS = 64  # sets of numbers that an optimizer keeps as tensors
+
+
+class Parameters(list):
+    """The parameters of a group. `version` counts the changes of the list, so that a step need not look at each of them."""
+
+    version = 0
+
+
+def _counted(name: str):
+    change = getattr(list, name)
+
+    @functools.wraps(change)
+    def counted(self, *args, **kwargs):
+        self.version += 1
+        return change(self, *args, **kwargs)
+
+    return counted
+
+
+for _name in ("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"):
+    setattr(Parameters, _name, _counted(_name))
+for _name in ("__delitem__", "__iadd__", "__imul__", "__setitem__"):
+    setattr(Parameters, _name, _counted(_name))
 
 
 class Operands:
@@ -72,7 +96,9 @@ class Optimizer:
             raise ShapeError(f"{name}: no parameters were given; was model.parameters() already used up?")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.counting: Steady | None = None  # the recorded step of a session that counts the steps now
+        self.kept_state: dict[Tensor, dict[str, Any]] = {}
+        self.leaves = Leaves([])
         self._slots: dict[tuple, tuple[Tensor, ...]] = {}
         self._operands: dict[tuple, Operands] = {}
         for group in listed if isinstance(listed[0], dict) else [{"params": listed}]:
@@ -102,7 +128,7 @@ class Optimizer:
         if unknown:
             raise TapeError(f"{name}: unknown settings {sorted(unknown)}; it has {sorted(self.defaults)}")
         made = {k: tuple(v) if isinstance(v, list) else v for k, v in {**self.defaults, **group}.items()}
-        made["params"] = params
+        made["params"] = Parameters(params)
         self.check(made)
         self.param_groups.append(made)
 
@@ -120,13 +146,25 @@ class Optimizer:
         ):
             raise ShapeError(f"{type(self).__name__}: betas are two numbers from 0 to below 1, not {betas!r}")
 
+    @property
+    def state(self) -> dict[Tensor, dict[str, Any]]:
+        """What is kept for each parameter that was updated, by name."""
+        if self.counting is not None:
+            self.counting.show()
+        return self.kept_state
+
+    @state.setter
+    def state(self, value: dict[Tensor, dict[str, Any]]) -> None:
+        self.counting, self.kept_state = None, value
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients, or with set_to_none=False set them to zero."""
-        params = [p for group in self.param_groups for p in group["params"] if p.node is not None]  # None where frozen
         if set_to_none:
-            drop_gradients([p.node for p in params])
+            if not self.leaves.current(self.param_groups):
+                self.leaves = Leaves(self.param_groups)
+            drop_gradients(self.leaves.trained)
             return
-        for p in params:
+        for p in [p for group in self.param_groups for p in group["params"]]:
             if p.grad is not None:
                 p.grad = zeros_like(p)
 
@@ -136,12 +174,12 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        if getattr(self.update, "__func__", None) is Optimizer.update:
+        if type(self).update is Optimizer.update and "update" not in self.__dict__:
             session = local.state.session
             if session is None or closure is not None:
                 self._step(self._buckets())
             else:
-                session.step(self, self._recorded)
+                session.step(self)
             return loss
         with no_grad():
             for group in self.param_groups:
@@ -155,7 +193,7 @@ class Optimizer:
         for bucket in buckets:
             self._run(*bucket)
 
-    def _recorded(self):
+    def recorded(self):
         """A step inside a session: what it did besides its updates."""
         buckets = self._buckets()
         leaves = [p.node for group in self.param_groups for p in group["params"] if p.node is not None]
@@ -262,7 +300,14 @@ class Optimizer:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_slots": {}, "_operands": {}}
+        return {
+            **self.__dict__,
+            "_slots": {},
+            "_operands": {},
+            "leaves": Leaves([]),
+            "kept_state": self.state,
+            "counting": None,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and state, with parameters as numbers: what `tg.save` takes.

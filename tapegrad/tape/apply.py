@@ -425,11 +425,14 @@ class Interpreter:
     tensor = staticmethod(as_tensor)
     draw = staticmethod(draw)
     constant = staticmethod(constant)
+    kind = Tensor
+    local = local  # whose `state.session` is the session whose pass is open in this thread
 
     @staticmethod
-    def session():
-        """The session whose pass is open in this thread."""
-        return local.state.session
+    def differentiate(f, inputs, cotangents):
+        from .functional import differentiate
+
+        return differentiate(f, inputs, cotangents)
 
     @staticmethod
     def compiled_partial(op: Op, index: int):

@@ -197,6 +197,26 @@ def vjp(f: Callable, *args) -> tuple[Tensor, Callable]:
     return (y if outer else y.detach()), pull
 
 
+def differentiate(f: Callable, inputs: tuple, cotangents: tuple) -> tuple:
+    """The gradients of the inputs, given those of the tensors of the tuple f(*inputs); None is a gradient of zeros.
+
+    >>> import tapegrad as tg
+    >>> differentiate(lambda x: (x * x, -x), (tg.tensor([1.0, 2.0]),), (tg.tensor([1.0, 1.0]), None))
+    (tensor([2., 4.]),)
+    """
+
+    def weighed(*xs):
+        total = None
+        for y, u in zip(f(*xs), cotangents, strict=True):
+            if u is not None:
+                part = (y * u).sum()
+                total = part if total is None else total + part
+        return total
+
+    _, pull = vjp(weighed, *inputs)
+    return pull(None)
+
+
 def jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:
     """f(*primals) and J·tangents, its derivative in the direction of the tangents.
 

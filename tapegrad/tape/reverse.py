@@ -83,9 +83,11 @@ def accumulate(leaf: Leaf, g: Tensor, taken: set) -> None:
             leaf.grad = g.detach() if g.node is not None else g
 
 
-def drop_gradients(leaves: Iterable[Leaf]) -> None:
+def drop_gradients(leaves: list[Leaf]) -> None:
     """Set the gradients of leaves to None."""
     session = local.state.session
+    if leaves and leaves[0].cover is not None and leaves[0].cover.drop(leaves, session):
+        return
     if session is not None:
         session.dropping(leaves)
     for leaf in leaves:

@@ -28,10 +28,23 @@ RELEASED = ("released",)  # in place of the saved values of a row that a backwar
 class Leaf:
     """What makes a tensor differentiable without a row: the place where its gradient is collected."""
 
-    __slots__ = ("grad",)
+    __slots__ = ("cover", "own")
 
     def __init__(self):
-        self.grad: Tensor | None = None
+        self.own: Tensor | None = None
+        self.cover: Any = None  # of a session: stands for the gradients of several leaves until somebody asks for one
+
+    @property
+    def grad(self) -> Tensor | None:
+        if self.cover is not None:
+            self.cover.lift()
+        return self.own
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if self.cover is not None:
+            self.cover.lift()
+        self.own = value
 
 
 class Row:
@@ -186,10 +199,10 @@ class Tensor:
             )
         if on is not (self.node is not None):
             self.node = Leaf() if on else None
-            if type(self.value) is int:
+            if type(self.value) in PLAIN:
                 leaf_changed(self)
             elif local.state.session is not None:
-                local.state.session.renamed.append(self)
+                local.state.session.rename(self)
 
     def requires_grad_(self, on: bool = True) -> Tensor:
         """Set `requires_grad` and return the tensor."""
@@ -224,13 +237,13 @@ class Tensor:
         retain_graph: keep the recorded values, so that backward can run through them again.
         Raises TapeError where nothing was recorded, on a second call, and where a saved value was overwritten.
         """
-        from .reverse import backward
-
         session = local.state.session
         if session is not None:
-            session.backward(self, gradient, retain_graph, backward)
-        else:
-            backward(self, gradient, retain_graph)
+            session.backward(self, gradient, retain_graph)
+            return
+        from .reverse import backward
+
+        backward(self, gradient, retain_graph)
 
     def __reduce__(self):
         from .create import tensor

@@ -228,13 +228,15 @@ def test_u_fifty_shapes_in_random_order_are_not_slower_than_eagerly():
     w = tg.normal(size=(16, 16))
     step, eager = shapes_program(tg.Session(), w), shapes_program(Eager(), w)
     best = {step: np.inf, eager: np.inf}
-    for round_ in range(12):
+    for round_ in range(80):  # the more, the more often nothing else was running
         for run in (step, eager):
             start = time.perf_counter()
             for n in order:
                 run(n)
             if round_ > 1:
                 best[run] = min(best[run], time.perf_counter() - start)
+        if round_ > 10 and best[step] <= 1.1 * best[eager]:
+            break
     assert best[step] <= 1.1 * best[eager], best
 
 

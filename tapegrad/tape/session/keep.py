@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any
 
 from ...errors import TapeError
-from ..tensor import RELEASED, Leaf, Row, Tensor
+from ..tensor import RELEASED, Row, Tensor
 from .record import give_memory, stand_in
 from .rows import DRAW, FRESH, Scalar, SessionRow, Value, refs, tensor_of
 
@@ -31,74 +30,6 @@ class Lost:
         raise TapeError(f"this tensor of shape {t.shape} has no value: {self.why}")
 
 
-class Gradients:
-    """The gradients that a backward sets. Between passes their leaves hold them; a step neither moves nor looks at them singly.
-
-    `free` and `own` are what getrefcount says of handles and buffers, one by one, when nobody else refers to them.
-    """
-
-    __slots__ = ("free", "handles", "leaves", "own", "parked", "values")
-
-    def __init__(self, grads: list[tuple[Leaf, Value]]):
-        self.leaves = [leaf for leaf, _ in grads]
-        self.values = [v for _, v in grads]
-        self.handles: list[Tensor] = [v.handle for v in self.values]
-        for i, v in enumerate(self.values):
-            v.use(self.handles, i)
-        self.parked = False
-        self.free: list[int] = []
-        self.own: list[int] = []
-
-    def drop(self) -> None:
-        """Take back the uses of a backward that is forgotten."""
-        for v in self.values:
-            v.uses = [(c, k) for c, k in v.uses if c is not self.handles]
-
-    def give(self, s) -> None:
-        """A backward sets them anew: in the memory that they had, where nobody else looks at it."""
-        handles = self.handles
-        if (
-            self.parked
-            and list(map(refs, handles)) == self.free
-            and list(map(refs, map(BUFFER, self.values))) == self.own
-        ):
-            self.parked = False
-            for leaf, v, h in zip(self.leaves, self.values, handles):
-                leaf.grad = h
-                v.parked = False
-                del h.address
-            return
-        self.parked = False
-        for leaf, v in zip(self.leaves, self.values):
-            if v.parked:
-                unpark(s, v)
-            leaf.grad = v.handle
-
-    def finish(self, s) -> None:
-        """The end of a pass: they stay where they are, unless somebody but the leaves holds one."""
-        values = self.values
-        if self.free and list(map(refs, self.handles)) == [n + 1 for n in self.free]:
-            if all(leaf.grad is h for leaf, h in zip(self.leaves, self.handles)):
-                self.parked = True
-                for v in values:
-                    v.parked = True
-                return
-        for leaf, v in zip(self.leaves, values):
-            if v.made_by is not None and v.made_by.stamp == s.stamp:
-                v.parked = leaf.grad is v.handle and refs(v.handle) == len(v.uses) + HELD
-                if not v.parked:
-                    release(s, v)
-        self.parked = all(v.parked for v in values)
-        if self.parked:
-            self.free = [v.idle for v in values]
-            self.own = list(map(refs, map(BUFFER, values)))
-            if any(refs(v.buffer) > OWN + 1 for v in values):
-                self.own = []
-
-
-BUFFER = attrgetter("buffer")
-
-
 def finish(s) -> None:
     """The end of a pass: hand out what is held, and make the other handles ready for the next pass."""
     freeze(s, s.computed)
@@ -106,11 +37,7 @@ def finish(s) -> None:
         release(s, v)
     for gradients in s.gradients:
         gradients.finish(s)
-    for v in s.fresh_values:
-        if v.held():
-            part_with(s, v, 0)
-        else:
-            reclaim(v, v.handle)
+    finish_fresh(s)
     s.frozen.clear()
     for v in s.parted:
         v.now = None
@@ -119,6 +46,15 @@ def finish(s) -> None:
             h.node = None
     s.renamed.clear()
     lose(s)
+
+
+def finish_fresh(s) -> None:
+    """Hand out what is held of the tensors that were made from data."""
+    for v in s.fresh_values:
+        if v.held():
+            part_with(s, v, 0)
+        else:
+            reclaim(v, v.handle)
 
 
 def release(s, v: Value) -> None:

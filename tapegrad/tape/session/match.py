@@ -127,9 +127,12 @@ def binding(s, row: SessionRow, operands: tuple, args: tuple) -> list[tuple] | N
             if given is not x.handle:
                 return None
         elif given is not x.tensor or x.broken:
-            if not may_bind(s, row, x, given) or any(y is x and t is not given for y, t in changes):
+            if not may_bind(s, row, x, given):
                 return None
             changes.append((x, given))
+    for x, given in zip(operands, args) if changes else ():
+        if type(x) is Slot and any(y is x and t is not given for y, t in changes):
+            return None  # one slot, two tensors
     return changes
 
 
@@ -163,6 +166,7 @@ def commit(s, row: SessionRow, changes: list[tuple]) -> None:
             if x.node is not None or given.node is not None:
                 s.graph_changes += 1
             x.bind(given)
+            s.rebound.append(x)
         else:
             x.write(given)
             for i, y in enumerate(row.operands):
@@ -174,14 +178,93 @@ def commit(s, row: SessionRow, changes: list[tuple]) -> None:
                         row.b = given
 
 
+def expected(op, x, weight, bias):
+    """The result of op(x, weight, bias), where x is a session's handle and this the call that the session expects; else None.
+
+    The call is then done.
+    """
+    cursor = x.trace
+    if cursor is None:
+        return None
+    row = cursor.next
+    if row.op is not op:
+        return None
+    row = row.likely
+    args = row.args
+    if row.plain and row.out is not None and len(args) == 3 and args[0] is x and args[1] is weight and args[2] is bias:
+        cursor.next = row.last.next
+        return row.out
+    return None
+
+
+def expected_of_one(op, x):
+    """The same for op(x)."""
+    cursor = x.trace
+    if cursor is None:
+        return None
+    row = cursor.next
+    if row.op is op and row.a is x and row.plain and row.out is not None and len(row.args) == 1:
+        cursor.next = row.last.next
+        return row.out
+    return None
+
+
 def span_match(s, op, args: tuple, kwargs: dict) -> Span | None:
     """The recorded call with just these arguments."""
     for row in candidates(s.cursor.next):
         if row.kind == SPAN and row.op is op:
             for case in row.cases:  # type: ignore[attr-defined]
                 if case.skippable and same_call(args, kwargs, case) and s.passable(case):
+                    row.likely = case
                     return case
     return None
+
+
+def span_rebound(s, op, args: tuple, kwargs: dict) -> Span | None:
+    """The recorded call with these arguments, but for tensors from outside, which take the slots of those that it had."""
+    for row in candidates(s.cursor.next):
+        if row.kind == SPAN and row.op is op:
+            for case in row.cases:  # type: ignore[attr-defined]
+                if case.skippable and case.slots and case.current:
+                    changes = span_binding(s, case, args, kwargs)
+                    if changes and s.passable(case):
+                        commit(s, case, changes)
+                        row.likely = case
+                        return case
+    return None
+
+
+def rebound(s, span: Span, args: tuple) -> bool:
+    """The same of one recorded call, which has nothing but its arguments to compare."""
+    if not span.slots or span.kwargs:
+        return False
+    changes = span_binding(s, span, args, span.kwargs)
+    if changes is None:
+        return False
+    commit(s, span, changes)
+    return True
+
+
+def span_binding(s, span: Span, args: tuple, kwargs: dict) -> list[tuple] | None:
+    """What has to change so that the call's arguments are these; None where its rows are to be matched one by one."""
+    expected = span.args
+    if len(args) != len(expected) or kwargs.keys() != span.kwargs.keys():
+        return None
+    changes: list[tuple] = []
+    for i, given in enumerate(args):
+        wanted = expected[i]
+        if given is wanted or (type(given) is not Tensor and same(given, wanted)):
+            continue
+        slot = span.slots.get(i)
+        # which arguments are one tensor may matter to the call
+        if slot is None or type(given) is not Tensor or sum(a is given for a in args) > 1:
+            return None
+        if not may_bind(s, slot.first, slot, given):
+            return None
+        changes.append((slot, given))
+    if kwargs and not all(same(v, span.kwargs[k]) for k, v in kwargs.items()):
+        return None
+    return changes
 
 
 def span_to_enter(s, op, args: tuple) -> Span | None:

@@ -157,6 +157,7 @@ def assign_row(s, op: Op, targets: tuple[Tensor, ...], args: tuple, inputs: tupl
     append(s, row)
     for slot in row.targets:
         slot.written = True
+    s.written = None
     row.args = list(args)
     row.note = [0, row.place]
 
@@ -237,6 +238,8 @@ def set_arguments(s, span: Span) -> bool:
     for i, a in enumerate(given):
         if type(a) is Tensor:
             x = argument(s, a, span)
+            if type(x) is Slot and x.first.depth >= span.start.depth:
+                span.slots[i] = x
             span.link(x, span.args, i)
             if i < 2:
                 span.link(x, span, "a" if i == 0 else "b")
@@ -250,6 +253,9 @@ def set_arguments(s, span: Span) -> bool:
                 span.link(argument(s, t, span), listed, k)
         else:
             return False
+    # in two places, one of which may get another tensor: its rows would not tell them apart
+    slots = [x for x in span.linked if type(x) is Slot]
+    span.slots = {i: x for i, x in span.slots.items() if slots.count(x) == 1 + (i < 2)}
     return all(is_constant(a) for a in span.kwargs.values())
 
 
@@ -308,19 +314,35 @@ def close_backward(s, span: Span, t: Tensor, retain_graph: bool) -> None:
         span.grads.append((leaf, x))
         span.guards.append((leaf, None if before is None else operand(s, before, span)))
     span.plain = False
-    hold_gradients(span)
+    hold_gradients(s, span)
+    settle_backward(s, span)
     x = operand(s, t, span)
     if type(x) is Value and not retain_graph:
         span.releases = frozenset(row for row in tracked_below(x.row) if not row.released)
 
 
-def hold_gradients(span: Span) -> None:
+def hold_gradients(s, span: Span) -> None:
     """Make ready to set a backward's gradients together."""
-    from .keep import Gradients
+    from .gradients import Gradients
 
     if span.gradients is not None:
-        span.gradients.drop()
-    span.gradients = Gradients(span.grads) if span.grads else None
+        span.gradients.forget()
+    span.gradients = Gradients(s, span.grads) if span.grads else None
+
+
+def settle_backward(s, span: Span) -> None:
+    """See whether its leaves had no gradients before, and what to note when it is passed over."""
+    span.fresh = bool(span.grads) and span.skippable and all(g is None for _, g in span.guards)
+    span.undoing = (span, s.take_back, span.guards)
+
+
+def settle_step(s, span: Span) -> None:
+    """See whether all gradients that a step reads come from one backward of this pass."""
+    for gradients in s.gradients:
+        set_by = dict(gradients.were)
+        if all(before is None or set_by.get(leaf) is before for leaf, before in span.guards):
+            span.reads = gradients
+            span.others = [leaf for leaf, before in span.guards if before is None]
 
 
 def close_step(s, span: Span, leaves, steady) -> None:
@@ -332,6 +354,8 @@ def close_step(s, span: Span, leaves, steady) -> None:
         elif row.kind == ASSIGN:
             span.assigns.append(row)
     span.steady = steady(fresh)
+    if span.steady is not None:
+        span.undoing = (span, span.steady.take_back, None)
     span.plain = False
     for leaf in leaves:
         span.guards.append((leaf, None if leaf.grad is None else operand(s, leaf.grad, span)))
@@ -345,17 +369,18 @@ def renew_gradients(s, span: Span) -> None:
     values = {v for _, v in span.grads}
     if len(grads) == len(span.grads) and all(v in values for _, v in grads):
         span.grads = grads
-        hold_gradients(span)
+        hold_gradients(s, span)
         span.guards = [
             (leaf, None if before is None else operand(s, before, span)) for leaf, before in s.collected.items()
         ]
+        settle_backward(s, span)
 
 
 def renew_step(s, span: Span) -> None:
     """The leaves that an entered step found, which may be others than those recorded."""
-    nodes = span.steady.nodes = span.steady.leaves()
-    leaves = [leaf for leaf in nodes if leaf is not None]
+    leaves = span.steady.renew()
     span.guards = [(leaf, None if leaf.grad is None else operand(s, leaf.grad, span)) for leaf in leaves]
+    span.reads = None
 
 
 def tracked_below(row: SessionRow) -> set[SessionRow]:
@@ -405,14 +430,17 @@ def forget(s, gone: list[SessionRow]) -> None:
         x.uses = [(c, k) for c, k in x.uses if id(c) not in containers]
     dead = set(gone)
     s.slots = [slot for slot in s.slots if slot.first not in dead]
+    s.written = None
     for span in closed:
         if span.gradients is not None:
-            span.gradients.drop()
+            span.gradients.forget()
         span.linked, span.args, span.out = [], [], None
         span.skippable = span.plain = span.current = False
-        span.result = span.steady = span.gradients = None
+        span.result = span.steady = span.gradients = span.reads = span.undoing = None
+        span.fresh, span.others, span.slots = False, [], {}
         span.draws, span.grads, span.guards, span.assigns, span.releases = [], [], [], [], frozenset()
-        span.last = span.start
+        span.last = span.likely = span.start
+        span.start.likely = span.start
     for row in gone:
         for v in row.outs:  # a value and its handle refer to each other
             v.handle.value, v.handle.trace = 0, None
@@ -423,4 +451,4 @@ def forget(s, gone: list[SessionRow]) -> None:
         row.segments.clear()
         row.closing, row.linked, row.outs, row.args = [], [], [], []
         row.operands, row.targets, row.out = (), (), None
-        row.next = row.prev = row.last = None  # type: ignore[assignment]
+        row.next = row.prev = row.last = row.likely = None  # type: ignore[assignment]

@@ -122,7 +122,10 @@ class Value:
         """Put another handle in every field."""
         self.handle = handle
         for container, key in self.uses:
-            place(container, key, handle)
+            if key.__class__ is int:
+                container[key] = handle
+            else:
+                setattr(container, key, handle)
 
 
 def place(container, key, thing) -> None:
@@ -156,7 +159,10 @@ class Slot:
         """Read that tensor from now on."""
         self.tensor, self.node, self.mobile, self.broken = tensor, tensor.node, True, False
         for container, key in self.uses:
-            place(container, key, tensor)
+            if key.__class__ is int:
+                container[key] = tensor
+            else:
+                setattr(container, key, tensor)
 
     def check(self) -> None:
         """Notice that the tensor is no longer what was recorded; no call compares equal to a broken slot."""
@@ -214,6 +220,7 @@ class SessionRow:
         "depth",
         "kind",
         "last",
+        "likely",
         "linked",
         "mode",
         "next",
@@ -254,6 +261,7 @@ class SessionRow:
         self.note: list | None = None  # of an assignment: what `pool.writes` holds of it
         self.plain = False  # a call with the very same arguments steps over it, and nothing else has to be done
         self.last: SessionRow = self
+        self.likely: Any = self  # of the ways that a call went the one that it went last
         self.linked: list[Value | Slot] = []  # what has a use in this row or its args
         self.closing: list[Span] = []  # the calls that end with it
 
@@ -347,15 +355,20 @@ class Span(SessionRow):
         "cases",
         "current",
         "draws",
+        "fresh",
         "gradients",
         "grads",
         "guards",
         "kwargs",
+        "others",
+        "reads",
         "releases",
         "result",
         "skippable",
+        "slots",
         "start",
         "steady",
+        "undoing",
         "version",
     )
 
@@ -375,6 +388,13 @@ class Span(SessionRow):
             self
         ]  # ways that the call went: of a call's first row, which is itself the first of them
         self.releases: frozenset = frozenset()  # rows whose saved values it gives back
+        self.slots: dict[int, Slot] = {}  # places of arguments that are read here first: other tensors may take them
+        self.fresh = False  # a backward before which no leaf had a gradient
+        self.reads: Any = (
+            None  # of an optimizer's step: the gradients that it reads, where they all come from one backward
+        )
+        self.others: list[Leaf] = []  # and the leaves that had none
+        self.undoing: Any = None  # what is noted when a backward or a step is passed over, to take it back
         self.result: Any = None  # where it returns several: a tuple or list of values
         self.version = 0
 

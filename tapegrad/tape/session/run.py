@@ -57,8 +57,11 @@ class Segment:
                     inner.update(rows_of(case))
         makes = [v for row in rows for v in row.outs]
         results = {x for row in rows for case in row.closing for x in results_of(case)}
+        leaves = {v for row in rows for case in row.closing for _, v in case.grads}
+        shown = [v for v in makes if v.row not in inner or v in results]
         self.everything = Seen(makes)
-        self.visible = Seen([v for v in makes if v.row not in inner or v in results])
+        # gradients last: where they cover their leaves, nobody can hold one
+        self.visible = Seen([v for v in shown if v not in leaves] + [v for v in shown if v in leaves])
         self.executions: dict[tuple, Execution] = {}
         self.assigned = [row for row in rows if row.kind == ASSIGN]
 
@@ -92,6 +95,9 @@ def sync(s) -> None:
     segment = stop.segments.get(start)
     if segment is None:
         segment = stop.segments[start] = Segment(rows_between(start, stop))
+    for g in s.gradients:
+        g.cover.lift()
+    s.usual = False
     seen = segment.everything if s.entered else segment.visible
     s.settled = stop
     counts = list(map(refs, seen.handles))
@@ -105,10 +111,15 @@ def sync(s) -> None:
     try:
         execution.run(s, type(s.cursor.next) is End)
     except BaseException as error:
-        s.failed(segment.rows, execution.at)
-        if isinstance(error, TapegradError):
-            error.add_note(f"the op was called at {line_of(execution.at.place)}")
+        explain_failure(s, execution, error)
         raise
+
+
+def explain_failure(s, execution: Execution, error: BaseException) -> None:
+    """Say where in the code the op was called, and take back what a run that failed there has not done."""
+    s.failed(execution.segment.rows, execution.at)
+    if isinstance(error, TapegradError):
+        error.add_note(f"the op was called at {line_of(execution.at.place)}")
 
 
 def find(s, segment: Segment, held: tuple[Value, ...]) -> Execution:
@@ -159,6 +170,7 @@ class Execution:
 
     def __init__(self, s, segment: Segment, held: tuple[Value, ...]):
         self.segment = segment
+        self.held = held
         self.needed = needed(s, segment, held)
         self.inputs = outside(segment)
         self.fill = [v for v in self.needed if v.base is None and v.row.kind not in (FRESH, DRAW)]
@@ -173,6 +185,7 @@ class Execution:
         self.stamp = 0
         self.bound: list = []  # (place in the program, value, address that it is bound to)
         self.mobile: list = []
+        self.places: dict[Slot, list] = {}  # the same by slot
 
     def own(self) -> None:
         """Tell the needed values who computes them."""
@@ -275,6 +288,7 @@ class Execution:
                 self.bound.append([number, x, None])
             elif type(x) is Slot:
                 self.mobile.append([number, x, None])
+                self.places[x] = self.mobile[-1]
             else:
                 self.program.bind(number, x.tensor.address)
 
@@ -288,6 +302,15 @@ class Execution:
 
     def bind(self, s) -> None:
         """Tell the program where the needed values and the slots' tensors lie now."""
+        self.bind_values()
+        for entry in self.mobile:
+            t = entry[1].tensor
+            if t is not entry[2] or s.slots_changed:
+                self.program.bind(entry[0], t.address)
+                entry[2] = t
+
+    def bind_values(self) -> None:
+        """Tell the program where the needed values lie now."""
         program = self.program
         for v in self.fill:
             if v.buffer is None:
@@ -298,11 +321,14 @@ class Execution:
             if address != entry[2]:
                 program.bind(entry[0], address)
                 entry[2] = address
-        for entry in self.mobile:
-            t = entry[1].tensor
-            if t is not entry[2] or s.slots_changed:
-                program.bind(entry[0], t.address)
-                entry[2] = t
+
+    def rebind(self, slots: list[Slot]) -> None:
+        """Tell the program where other tensors lie that took these slots."""
+        for slot in slots:
+            entry = self.places.get(slot)
+            if entry is not None:
+                t = entry[2] = slot.tensor
+                self.program.bind(entry[0], t.address)
 
     def timed(self, s) -> list[tuple[str, int, int]]:
         """(title, start, nanoseconds) of each kernel, in a run that leaves everything as it was."""
