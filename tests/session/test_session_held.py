@@ -378,3 +378,19 @@ def test_a_dropped_value_is_gone():
     session.clear()
     del session
     assert gone() is None
+
+
+@pytest.mark.parametrize("call", [lambda t: t[:1], lambda t: tg.var(t), lambda t: tg.split(t, 2, 1)[0]])
+def test_c_a_call_that_reads_last_passes_result_twice_or_returns_it(call):
+    """Another tensor takes the place of all its reads in a call that is matched as a whole, also where it was recorded late."""
+
+    def program(make):
+        session, carried = make(), tg.ones((1, 4))
+        for i in range(16):
+            x = tg.tensor([[0.5 * i, -1.0, 2.0, 0.25]])
+            with session:
+                seen = call(carried) * 2 if i % 3 == 2 else x * 3
+                carried = tg.tanh(x + 0.5 * carried)
+            yield seen, carried
+
+    agree(program)

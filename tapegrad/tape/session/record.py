@@ -209,12 +209,23 @@ def close_span(s, span: Span, result) -> None:
     span.skippable = ok
     if not ok:
         return
+    span.slots = {i: x for i, x in span.slots.items() if read_by_one_slot(span, x)}
     for row in rows_of(span):
         if row.kind == DRAW:
             span.draws.insert(0, row)
         if any(type(x) is Slot and x.volatile for x in row.operands):
             span.skippable = False
     settle_span(span)
+
+
+def read_by_one_slot(span: Span, slot: Slot) -> bool:
+    """True where the call reads, writes and returns the slot's tensor by this slot only, so that another tensor can take its place.
+
+    A constant, and a tensor that a session handed out, has a slot of its own at each read.
+    """
+    several = span.result[1] if span.result is not None else ()
+    rows = [x for row in rows_of(span) for x in (*row.operands, *row.targets)]
+    return all(x is slot for x in (*span.linked, *several, *rows) if type(x) is Slot and x.tensor is slot.tensor)
 
 
 def rows_of(span: Span):
