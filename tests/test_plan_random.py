@@ -124,12 +124,18 @@ class Draw:
         return self.r.view("slice_view", n, starts=starts, sizes=sizes, steps=(1,) * x.ndim)
 
     def embed(self) -> int:
+        """The sum of two arrays that are zero but for a part, which lie apart or not, forwards or backwards."""
         n = self.one([n for n in self.floats() if self.r.layout(n).ndim])
-        shape = tuple(2 * m for m in self.r.layout(n).shape)
-        attrs = dict(shape=shape, steps=(1,) * len(shape))
-        low = self.r("embed", n, starts=(0,) * len(shape), **attrs)
-        high = self.r("embed", n, starts=self.r.layout(n).shape, **attrs)
-        return self.r("add", low, high)
+        sizes = self.r.layout(n).shape
+        shape = tuple(2 * m for m in sizes)
+        parts = []
+        for _ in range(2):
+            steps = tuple(self.one([1, -1, 2 if m > 1 else 1]) for m in sizes)
+            spans = [(m - 1) * abs(k) for m, k in zip(sizes, steps)]
+            first = [self.data.draw(st.integers(0, n - 1 - reach)) for n, reach in zip(shape, spans)]
+            starts = tuple(a + reach if k < 0 else a for a, k, reach in zip(first, steps, spans))
+            parts.append(self.r("embed", n, shape=shape, starts=starts, steps=steps))
+        return self.r("add", *parts)
 
     def join(self) -> int:
         n = self.one([n for n in self.floats() if self.r.layout(n).ndim == 2])

@@ -29,7 +29,8 @@ class Part(NamedTuple):
     def apart(self, other: Part) -> bool:
         """True where the boxes around both have no element in common."""
         for a, s, n, b, t, m in zip(self.starts, self.steps, self.sizes, other.starts, other.steps, other.sizes):
-            if a + (n - 1) * s < b or b + (m - 1) * t < a:
+            mine, theirs = (a, a + (n - 1) * s), (b, b + (m - 1) * t)  # first and last; a step may be negative
+            if max(mine) < min(theirs) or max(theirs) < min(mine):
                 return True
         return False
 
