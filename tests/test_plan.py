@@ -357,3 +357,24 @@ def test_sums_over_outer_and_inner_axes_go_in_two_stages():
     r("sum", r("multiply", x, b), axes=(0, 2, 3), keepdims=False, keep=True)
     p = agree(r, ulps=4)
     assert len(p.records) == 2
+
+
+def test_a_plan_that_reads_what_is_not_written_is_refused(monkeypatch):
+    from tapegrad.errors import KernelError
+    from tapegrad.plan import planner
+
+    r = Recorder()
+    a, b = r.given(np.ones((4, 5), np.float32)), r.given(np.ones((5, 3), np.float32))
+    r("matmul_kernel", r("softmax_kernel", a, axis=1), b, keep=True)
+    backwards = planner.records
+
+    def wrong(g, groups):
+        made, overlays = backwards(g, groups)
+        return made[::-1], overlays
+
+    assert len(plan(r.segment).records) == 2
+    monkeypatch.setattr(planner, "records", wrong)
+    with pytest.raises(
+        KernelError, match=r"matmul 4×5 5×3 would read a value before it is computed.*TAPEGRAD_SESSION=off"
+    ):
+        plan(r.segment)

@@ -231,34 +231,20 @@ def read_in_parts(g: Graph) -> None:
     Each part is computed before its first reader, to whose kernel it will belong.
     """
     readers = g.readers()
-    place = {t: k for k, t in enumerate(g.tasks)}
-    ahead: dict[Task, list[Task]] = {}  # task -> the parts that are computed before it
+    place = {t: (k, 0) for k, t in enumerate(g.tasks)}
     gone: set[Task] = set()
     for t in reversed(g.tasks):
-        for u in (*ahead.get(t, ())[::-1], t) if t in ahead else (t,):
-            _part(g, u, readers, place, ahead, gone)
-    left: list[Task] = []
-
-    def put(t: Task) -> None:
-        for u in ahead.get(t, ()):
-            put(u)
-        if t not in gone:
-            left.append(t)
-
-    for t in g.tasks:
-        put(t)
-    g.tasks = left
+        _part(g, t, readers, place, gone)
+    g.tasks = sorted([t for t in place if t not in gone], key=place.__getitem__)
 
 
 def _part(
-    g: Graph,
-    t: Task,
-    readers: dict[int, list[Task]],
-    place: dict[Task, int],
-    ahead: dict[Task, list[Task]],
-    gone: set[Task],
+    g: Graph, t: Task, readers: dict[int, list[Task]], place: dict[Task, tuple[int, int]], gone: set[Task]
 ) -> None:
-    """Replace a task by one for each part that is read of its result, where that can be."""
+    """Replace a task by one for each part that is read of its result, where that can be.
+
+    place: where each task comes. A part comes just before its first reader, and before the parts made so far that do.
+    """
     boxes = _boxes(g, t, readers)
     if boxes is None:
         return
@@ -273,9 +259,7 @@ def _part(
         for u in mine:
             u.ins = tuple([to if v == i else v for v in u.ins])
         readers[to] = mine
-        first = min(mine, key=place.__getitem__)
-        place[part] = place[first]
-        ahead.setdefault(first, []).append(part)
+        place[part] = (min(place[u] for u in mine)[0], -len(place))
         for r in dict.fromkeys([g.roots[v] for v in part.ins]):
             readers.setdefault(r, []).append(part)
     for r in dict.fromkeys([g.roots[v] for v in t.ins]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paired import agree
@@ -374,4 +375,25 @@ def test_w_programs_with_branches_and_loops():
 @given(programs(sums=False, control=True))
 @settings(max_examples=100)
 def test_w_programs_with_branches_and_loops_bitwise(program):
+    check(program)
+
+
+FOUND = [  # by random search, one for each mistake that it showed
+    Program([("step",), ("weight", 0), ("inner", 2), ("carry", 0, False), ("loop", (2,), [("unary", "tanh", 2)]),
+             ("branch", 0, [("step",)], []), ("backward", 0, True)], (3,), "float32"),
+    Program([("unary", "tanh", 0), ("unary", "tanh", 0), ("look", "bool", 0), ("carry", 0, False), ("write", "buffer", 4),
+             ("weight", 0)], (3,), "float32"),
+    Program([("loop", (2,), [("carry", 0, False), ("branch", 0, [("unary", "tanh", 0)], [])]), ("write", "parameter", 3),
+             *[("unary", "tanh", 0)] * 4], (3,), "float32"),
+    Program([("step",), ("learn", 0, True), ("unary", "tanh", 0), ("unary", "where", 1), ("unary", "relu", 0),
+             ("write", "buffer", 0)], (3,), "float32"),
+    Program([("weight", 0), ("hold", 0), ("summing", "softmax", 0), ("break", (3,)), ("learn", 0, False),
+             ("backward", 1, False)], (3,), "float32"),
+    Program([("weight", 0), ("hold", 0), ("summing", "softmax", 0), ("learn", 0, False), ("backward", 1, False)], (3,),
+            "float32"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", FOUND)
+def test_w_programs_that_went_wrong_once(program):
     check(program)

@@ -329,7 +329,7 @@ def close_backward(s, span: Span, t: Tensor, retain_graph: bool) -> None:
     settle_backward(s, span)
     x = operand(s, t, span)
     if type(x) is Value and not retain_graph:
-        span.releases = frozenset(row for row in tracked_below(x.row) if not row.released)
+        span.releases = frozenset(tracked_below(x.row))  # those it released while it was entered among them
 
 
 def hold_gradients(s, span: Span) -> None:

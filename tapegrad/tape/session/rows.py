@@ -306,6 +306,9 @@ class SessionRow:
     @inputs.setter
     def inputs(self, _released) -> None:
         self.session.released.add(self)
+        twin = self.session.frozen.get(self)  # the row that a tensor was handed out with in the middle of this pass
+        if twin is not None:
+            twin.inputs, twin.output = RELEASED, None
 
     @property
     def output(self):
