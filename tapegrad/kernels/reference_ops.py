@@ -421,3 +421,94 @@ def permutation(state, outs, shape, dtype):
         y.append(i)
         y[i], y[j] = y[j], i
     return np.array(y, np.int64)
+
+
+# recurrent layers: x holds the inputs' shares of the gates
+
+
+def _sigmoid(x):
+    return np.exp(-np.logaddexp(0.0, -x))
+
+
+@reference
+def lstm(x, h, c, w, outs):
+    made = []
+    for share in x:
+        i, f, a, o = np.split(share + h @ w.T, 4, 1)
+        gates = np.concatenate([_sigmoid(i), _sigmoid(f), np.tanh(a), _sigmoid(o)], 1)
+        i, f, a, o = np.split(gates, 4, 1)
+        c = f * c + i * a
+        h = o * np.tanh(c)
+        made.append((h, c, gates))
+    return tuple(np.array(part) for part in zip(*made))
+
+
+def _given(g, given):
+    there = iter(g)
+    return [next(there) if is_there else None for is_there in given]
+
+
+@reference
+def lstm_slope(gates, cs, c0, w, *g, outs, given):
+    gh, gc, gz = _given(g, given)
+    dh, dc, dz = np.zeros_like(c0), np.zeros_like(c0), np.zeros_like(gates)
+    for t in reversed(range(len(gates))):
+        i, f, a, o = np.split(gates[t], 4, 1)
+        y = np.tanh(cs[t])
+        dh = dh + (0.0 if gh is None else gh[t])
+        dc = dc + (0.0 if gc is None else gc[t]) + dh * o * (1 - y * y)
+        upon = [dc * a, dc * (cs[t - 1] if t else c0), dc * i, dh * y]
+        upon = np.concatenate(upon, 1) + (0.0 if gz is None else gz[t])
+        dz[t] = upon * np.concatenate([i * (1 - i), f * (1 - f), 1 - a * a, o * (1 - o)], 1)
+        dh, dc = dz[t] @ w, dc * f
+    return dz, dh, dc
+
+
+@reference
+def gru(x, h, w, bias, outs):
+    made, n = [], h.shape[1]
+    for share in x:
+        q = h @ w.T
+        inner = q[:, 2 * n :] + bias
+        r, z = np.split(_sigmoid(share[:, : 2 * n] + q[:, : 2 * n]), 2, 1)
+        a = np.tanh(share[:, 2 * n :] + r * inner)
+        h = a + z * (h - a)
+        made.append((h, np.concatenate([r, z, a], 1), inner))
+    return tuple(np.array(part) for part in zip(*made))
+
+
+@reference
+def gru_slope(gates, inner, hs, h0, w, *g, outs, given):
+    gh, gz, gi = _given(g, given)
+    dh, dx, dq = np.zeros_like(h0), np.zeros_like(gates), np.zeros_like(gates)
+    for t in reversed(range(len(gates))):
+        r, z, a = np.split(gates[t], 3, 1)
+        gr, gu, ga = (0.0, 0.0, 0.0) if gz is None else np.split(gz[t], 3, 1)
+        dh = dh + (0.0 if gh is None else gh[t])
+        da = (dh * (1 - z) + ga) * (1 - a * a)
+        du = (dh * ((hs[t - 1] if t else h0) - a) + gu) * z * (1 - z)
+        dr = (da * inner[t] + gr) * r * (1 - r)
+        dx[t] = np.concatenate([dr, du, da], 1)
+        dq[t] = np.concatenate([dr, du, da * r + (0.0 if gi is None else gi[t])], 1)
+        dh = dh * z + dq[t] @ w
+    return dx, dq, dh
+
+
+@reference
+def rnn(x, h, w, outs, relu):
+    made = []
+    for share in x:
+        h = share + h @ w.T
+        h = np.maximum(h, 0) if relu else np.tanh(h)
+        made.append(h)
+    return np.array(made)
+
+
+@reference
+def rnn_slope(hs, w, g, outs, relu):
+    dh, dx = np.zeros_like(hs[0]), np.zeros_like(hs)
+    for t in reversed(range(len(hs))):
+        dh = dh + g[t]
+        dx[t] = np.where(hs[t] <= 0, 0.0, dh) if relu else dh * (1 - hs[t] * hs[t])
+        dh = dx[t] @ w
+    return dx, dh

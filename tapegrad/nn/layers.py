@@ -13,6 +13,7 @@ from ..tape.session.match import expected
 from ..tape.tensor import Tensor
 from . import init
 from .functional import layer_norm
+from .lazy import sized_by
 from .module import Module
 
 
@@ -39,8 +40,11 @@ def _weight(*shape: int, dtype=None) -> Tensor:
     return init.kaiming_uniform_(zeros(shape, dtype=dtype, requires_grad=True), a=math.sqrt(5.0))
 
 
+@sized_by("in_features", lambda layer, x: x.shape[-1])
 class Linear(Module):
     """y = x @ weight.T + bias. weight is (out_features, in_features); x (..., in_features).
+
+    With in_features None the first call says how many there are.
 
     >>> import tapegrad as tg
     >>> Linear(3, 2)(tg.ones((5, 3))).shape
@@ -67,6 +71,7 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+@sized_by("in_channels", lambda layer, x: x.shape[-layer.axes - 1])
 class _Conv(Module):
     """What Conv1d and Conv2d share."""
 

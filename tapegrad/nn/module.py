@@ -71,6 +71,7 @@ class Module:
     _modules: dict[str, Any] = Unset()
     _transient: set[str]  # names of buffers that state_dict leaves out
     training: bool = Unset()
+    tags: tuple[str, ...] = ()  # what patterns of paths may ask for, as in "*<recurrent>.weight"
 
     def __init__(self) -> None:
         own = self.__dict__
@@ -259,6 +260,12 @@ class Module:
             child.apply(fn)
         fn(self)
         return self
+
+    def summary(self, *inputs, **named):
+        """A table of the modules below: output shapes, parameters, bytes. See `nn.summary`."""
+        from .summary import summary
+
+        return summary(self, *inputs, **named)
 
     # modes
 

@@ -14,7 +14,7 @@ from .linalg import linear_kernel, matmul
 from .movement import astype, expand_dims, floating, permute_view, reshape
 from .random import bernoulli
 from .reduce import sum_ as sum_over
-from .registry import Tensor, composite, primitive, run_with
+from .registry import Tensor, as_tensor, composite, primitive, run_with
 
 # softmax and cross entropy
 
@@ -171,13 +171,46 @@ def reduce_losses(losses, reduction: str, op_name: str, count=None):
     raise ShapeError(f'{op_name}: reduction is "mean", "sum" or "none", not {reduction!r}')
 
 
-def _cross_entropy(x, target, ignore_index=-100, reduction="mean"):
-    logp = np.log(_softmax(x, 1))
-    if target.dtype.kind == "f":
-        losses = -(target * logp).sum(1)
-    else:
-        losses = -np.take_along_axis(logp, np.expand_dims(target, 1), 1).squeeze(1)
-    return {"mean": losses.mean, "sum": losses.sum}[reduction]()
+def check_not_word(op_name: str, **tensors) -> None:
+    """Refuse words where tensors belong: the order of arguments is PyTorch's, weights before the reduction."""
+    for name, given in tensors.items():
+        if isinstance(given, str):
+            raise ShapeError(
+                f"{op_name}: {name} is {given!r}, wanted numbers or None; name the argument: reduction={given!r}"
+            )
+
+
+def weights_of(weight, losses):
+    """Weights as a tensor of the losses' dtype and device."""
+    return astype(as_tensor(weight, "weight", losses.device), losses.dtype)
+
+
+def class_weights(weight, classes, input, op_name: str):
+    """The weight of each of some classes: weight has one number for each class of input (N, C, ...)."""
+    weight = weights_of(weight, input)
+    if weight.shape != (input.shape[1],):
+        raise ShapeError(
+            f"{op_name}: weight has shape {weight.shape}, wanted one number for each of {input.shape[1]} classes"
+        )
+    return take(weight, classes, 0)
+
+
+def _cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    logp, classes = np.log(_softmax(x, 1)), x.shape[1]
+    weight = np.ones(classes) if weight is None else np.asarray(weight)
+    hard = target.dtype.kind != "f"
+    counts = target != ignore_index if hard else np.array(1.0)
+    share = np.moveaxis(np.eye(classes)[np.where(counts, target, 0)], -1, 1) if hard else target
+    share = share * (1 - label_smoothing) + label_smoothing / classes
+    losses = -(share * logp * weight.reshape(-1, *(1,) * (x.ndim - 2))).sum(1) * counts
+    if reduction == "mean" and hard:
+        return losses.sum() / (weight[np.where(counts, target, 0)] * counts).sum()
+    if reduction == "mean":
+        return losses.mean()
+    return losses.sum() if reduction == "sum" else losses
+
+
+_WEIGHTS = np.array([0.5, 2.0, 1.0])
 
 
 @composite(
@@ -187,21 +220,26 @@ def _cross_entropy(x, target, ignore_index=-100, reduction="mean"):
         dict(shapes=((4, 3),), args=(np.array([0, 2, 1, 1]),)),
         dict(shapes=((2, 3, 4),), args=(np.array([[0, 2, 1, 1], [1, 0, 0, 2]]),), attrs=dict(reduction="sum")),
         dict(shapes=((4, 3), (4, 3))),
+        dict(shapes=((4, 3),), args=(np.array([0, 2, -100, 1]), _WEIGHTS)),
+        dict(shapes=((4, 3),), args=(np.array([0, 2, -100, 1]),), attrs=dict(label_smoothing=0.2)),
+        dict(shapes=((2, 3, 2),), args=(np.array([[0, 2], [1, 1]]), _WEIGHTS, 1, "mean", 0.1)),
+        dict(shapes=((4, 3), (4, 3)), args=(_WEIGHTS, -100, "none", 0.1)),
     ],
 )
-def cross_entropy(input: Tensor, target: Tensor, ignore_index=-100, reduction="mean"):
+def cross_entropy(input: Tensor, target: Tensor, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     """The cross entropy between logits and classes (integers) or class probabilities (floats of the logits' shape).
 
-    input: (N, C) or (N, C, ...), or (C,) for one sample. Raises IndexOutOfRange where a class is not in 0..C-1.
+    input: (N, C) or (N, C, ...), or (C,) for one sample. weight (C,) multiplies each class's term; the mean over integer
+    classes is then one over their weights. Classes equal to ignore_index count nothing. label_smoothing, from 0 to 1, is the
+    share of the target that is spread evenly over all classes (Szegedy et al. 2016). Raises IndexOutOfRange where a class
+    is not in 0..C-1.
     """
+    check_not_word("cross_entropy", weight=weight)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ShapeError(f"cross_entropy: label_smoothing is a share between 0 and 1, not {label_smoothing!r}")
     input = floating(input)
     if target.dtype.is_float:
-        if target.shape != input.shape:
-            raise ShapeError(
-                f"cross_entropy: class probabilities of shape {target.shape} for logits of shape {input.shape}; they must be equal"
-            )
-        axis = 0 if input.ndim == 1 else 1
-        return reduce_losses(-sum_over(target * log_softmax(input, axis), axis), reduction, "cross_entropy")
+        return _probability_cross_entropy(input, target, weight, reduction, label_smoothing)
     if input.ndim == 0 or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
         raise ShapeError(
             f"cross_entropy: logits have shape {input.shape} (N, C, …), so classes need "
@@ -215,10 +253,44 @@ def cross_entropy(input: Tensor, target: Tensor, ignore_index=-100, reduction="m
         rows = reshape(input.permute((0, *range(2, input.ndim), 1)), (count, classes))
         flat = reshape(target, (count,))
     losses = cross_entropy_kernel(rows, flat, int(ignore_index))
+    plain = weight is None and not label_smoothing
+    counted = None if plain and reduction != "mean" else flat != ignore_index
+    each = None if counted is None else astype(counted, losses.dtype)
+    if weight is not None:
+        chosen = class_weights(weight, where(counted, flat, 0), rows, "cross_entropy")
+        each = where(counted, chosen, 0.0)
+        losses = losses * each
+    if label_smoothing:
+        logs = log_softmax_kernel(rows, 1)
+        spread = sum_over(logs if weight is None else logs * weights_of(weight, logs), 1) * (
+            -label_smoothing / rows.shape[1]
+        )
+        losses = losses * (1.0 - label_smoothing) + where(counted, spread, 0.0)
     if reduction == "none":
         return reshape(losses, target.shape)
-    counted = astype(flat != ignore_index, losses.dtype).sum() if reduction == "mean" else None
-    return reduce_losses(losses, reduction, "cross_entropy", counted)
+    total = each.sum() if each is not None and reduction == "mean" else None
+    return reduce_losses(losses, reduction, "cross_entropy", total)
+
+
+def _probability_cross_entropy(input, target, weight, reduction, label_smoothing):
+    """Cross entropy with probabilities of classes."""
+    if target.shape != input.shape:
+        raise ShapeError(
+            f"cross_entropy: class probabilities of shape {target.shape} for logits of shape {input.shape}; they must be equal"
+        )
+    axis = 0 if input.ndim == 1 else 1
+    classes = input.shape[axis]
+    if label_smoothing:
+        target = target * (1.0 - label_smoothing) + label_smoothing / classes
+    terms = target * log_softmax(input, axis)
+    if weight is not None:
+        weight = weights_of(weight, terms)
+        if weight.shape != (classes,):
+            raise ShapeError(
+                f"cross_entropy: weight has shape {weight.shape}, wanted one number for each of {classes} classes"
+            )
+        terms = terms * (reshape(weight, (-1, *(1,) * (input.ndim - 2))) if input.ndim > 2 else weight)
+    return reduce_losses(-sum_over(terms, axis), reduction, "cross_entropy")
 
 
 # dropout and embedding

@@ -10,8 +10,10 @@ from ..dtypes import int32
 from ..errors import ShapeError
 from .axes import pair
 from .convolution import out_length, single
-from .indexing import take_along_kernel
+from .indexing import take, take_along_kernel
 from .movement import expand_dims, floating, reshape, squeeze
+from .reduce import argmax
+from .reduce import sum_ as sum_over
 from .registry import Tensor, composite, primitive
 
 
@@ -184,3 +186,96 @@ def avg_pool1d(input: Tensor, kernel_size, stride=None, padding=0, count_include
         avg_pool2d(expand_dims(input, -2), _wide(kernel_size), _wide(stride), (0, *single(padding)), count_include_pad),
         -2,
     )
+
+
+# adaptive pooling: as many windows as wanted, as even as can be
+
+
+def _even(n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `count` windows over n elements starts and ends: floor(i n / count) to ceil((i + 1) n / count)."""
+    i = np.arange(count)
+    return i * n // count, -(-(i + 1) * n // count)
+
+
+def _pooled_evenly(x, axis: int, count: int, how: str):
+    """x with `count` windows along the axis in place of its elements, each its mean or its maximum."""
+    n = x.shape[axis]
+    starts, ends = _even(n, count)
+    longest = int((ends - starts).max())
+    # windows are equally long here: shorter ones repeat their last element, with weight 0 in a mean
+    places = starts[:, None] + np.arange(longest)
+    taken = take(x, np.minimum(places, ends[:, None] - 1).reshape(-1), axis)
+    windows = reshape(taken, (*x.shape[:axis], count, longest, *x.shape[axis + 1 :]))
+    if how == "max":
+        # the first of equal ones gets the gradient, in a window of two axes the one in the first row
+        return squeeze(take_along_kernel(windows, argmax(windows, axis + 1, True), axis + 1), axis + 1)
+    shares = (places < ends[:, None]) / (ends - starts)[:, None]
+    shares = shares.astype(x.dtype.name).reshape(count, longest, *(1,) * (x.ndim - axis - 1))
+    return sum_over(windows * shares, axis + 1)
+
+
+def _adaptive(x, output_size, axes: int, op_name: str, how: str):
+    if x.ndim not in (axes + 1, axes + 2):
+        wanted = "images (N, C, H, W) or (C, H, W)" if axes == 2 else "sequences (N, C, L) or (C, L)"
+        raise ShapeError(f"{op_name}: wanted {wanted}, got shape {x.shape}")
+    listed = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * axes
+    if len(listed) != axes:
+        raise ShapeError(f"{op_name}: output_size is a number or {axes} of them, not {output_size!r}")
+    first = x.ndim - axes
+    sizes = tuple(n if s is None else s for s, n in zip(listed, x.shape[first:], strict=True))
+    if not all(hasattr(s, "__index__") and s >= 1 for s in sizes) or 0 in x.shape[first:]:
+        raise ShapeError(
+            f"{op_name}: output_size is {output_size!r} for an input of shape {x.shape}; sizes are whole numbers from 1, or "
+            "None to keep an axis, and there must be something to pool"
+        )
+    x = floating(x) if how == "mean" else x
+    if axes == 2 and all(n % s == 0 for n, s in zip(x.shape[first:], sizes, strict=True)):
+        kernel = tuple(n // s for n, s in zip(x.shape[first:], sizes, strict=True))
+        return (avg_pool2d if how == "mean" else max_pool2d)(x, kernel)
+    for axis, size in reversed(
+        list(enumerate(sizes, first))
+    ):  # columns, then rows: the order in which equal maxima are taken
+        if size != x.shape[axis]:
+            x = _pooled_evenly(x, axis, size, how)
+    return x
+
+
+def _adaptive_reference(x, sizes, axes, fn):
+    listed = sizes if isinstance(sizes, tuple) else (sizes,) * axes
+    for axis, size in enumerate(listed, x.ndim - axes):
+        if size is not None:
+            parts = zip(*_even(x.shape[axis], size))
+            x = np.stack([fn(np.take(x, range(a, b), axis), axis) for a, b in parts], axis)
+    return x
+
+
+_PLANES = [
+    dict(shapes=((2, 3, 6, 4),), args=((3, 2),)),
+    dict(shapes=((1, 2, 5, 7),), args=((3, None),)),
+    dict(shapes=((2, 5, 3),), args=((2, 4),)),
+]
+_LINES = [dict(shapes=((2, 3, 6),), args=(3,)), dict(shapes=((2, 7),), args=(3,))]
+
+
+@composite(namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 2, np.mean), samples=_PLANES)
+def adaptive_avg_pool2d(input: Tensor, output_size):
+    """The means of output_size, a number or (rows, columns), even windows; None keeps an axis. (N, C, H, W) or (C, H, W)."""
+    return _adaptive(input, output_size, 2, "adaptive_avg_pool2d", "mean")
+
+
+@composite(namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 2, np.max), samples=_PLANES)
+def adaptive_max_pool2d(input: Tensor, output_size):
+    """The maxima of output_size, a number or (rows, columns), even windows; None keeps an axis. (N, C, H, W) or (C, H, W)."""
+    return _adaptive(input, output_size, 2, "adaptive_max_pool2d", "max")
+
+
+@composite(namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 1, np.mean), samples=_LINES)
+def adaptive_avg_pool1d(input: Tensor, output_size):
+    """The means of output_size even windows of sequences (N, C, L) or (C, L)."""
+    return _adaptive(input, output_size, 1, "adaptive_avg_pool1d", "mean")
+
+
+@composite(namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 1, np.max), samples=_LINES)
+def adaptive_max_pool1d(input: Tensor, output_size):
+    """The maxima of output_size even windows of sequences (N, C, L) or (C, L)."""
+    return _adaptive(input, output_size, 1, "adaptive_max_pool1d", "max")

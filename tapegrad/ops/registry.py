@@ -86,6 +86,16 @@ class Op:
     def __repr__(self) -> str:
         return f"<op {self.name}{self.signature}>"
 
+    def __copy__(self) -> Op:
+        return self
+
+    def __deepcopy__(self, memo) -> Op:
+        return self  # a module that holds an op, as its activation, is copied with the op itself
+
+    def __reduce__(self):
+        key = f"{self.namespace}.{self.name}" if self.namespace else self.name
+        return (registered, (key,)) if REGISTRY.get(key) is self else self.fn.__qualname__
+
     def __call__(self, *args, **kwargs):
         if sessions_used:
             if len(args) == 1 and not kwargs and type(args[0]) is _interpreter.kind:
@@ -187,9 +197,19 @@ def run_with(op: Op, inputs: tuple, **attrs):
     return _interpreter.apply(op, inputs, attrs)
 
 
+def as_tensor(x, op_name: str, device: str = "cpu"):
+    """x as a tensor: for optional arguments, which definitions cannot annotate."""
+    return _interpreter.tensor(x, op_name, device)
+
+
 def differentiate(f: Callable, inputs: tuple, cotangents: tuple) -> tuple:
     """The gradients of the inputs, from those of f(*inputs), a tuple (None: no gradient): for adjoints written as ops."""
     return _interpreter.differentiate(f, inputs, cotangents)
+
+
+def registered(key: str) -> Op:
+    """The op of that qualified name: how a pickled op is found again."""
+    return REGISTRY[key]
 
 
 def register(op: Op) -> Op:
