@@ -78,13 +78,16 @@ class Fusion:
         """Join groups that read the same array, so that it is read once."""
         readers: dict[int, Group] = {}
         for group in self.groups():
-            if not group.fusible:
+            if not group.fusible or not group.tasks:
                 continue
             for root, values in list(group.loads.items()):
                 if any(self.values[i].layout.size == group.space.size > 1 for i in values):
                     other = readers.get(root)
-                    if other is not None and other.tasks:
-                        self.join(other, group)
+                    if other is not None and other.tasks and other is not group:
+                        early, late = sorted((other, group), key=_position)  # joined groups may have moved
+                        self.join(early, late)
+                        if not group.tasks:
+                            group = late
                     readers[root] = group
 
     def domain(self, t: Task) -> tuple[int, ...]:
@@ -289,7 +292,7 @@ class Fusion:
 
     def join(self, a: Group, b: Group) -> Group:
         """Let group `a`, which runs before `b`, become a part of it, or `b` of `a`, where that is possible; the group of both, or b."""
-        if a is b or not a.fusible or a.weight + b.weight > MOST_NODES:
+        if a is b or not a.fusible or a.weight + b.weight > MOST_NODES or a.position > b.position:
             return b
         fit = self.together(a, b)
         if fit is None:

@@ -391,6 +391,8 @@ FOUND = [  # by random search, one for each mistake that it showed
              ("backward", 1, False)], (3,), "float32"),
     Program([("weight", 0), ("hold", 0), ("summing", "softmax", 0), ("learn", 0, False), ("backward", 1, False)], (3,),
             "float32"),
+    Program([("weight", 0), ("unary", "tanh", 0), ("weight", 0), ("weight", 0), ("weight", 2), ("break", (5, 6))], (1, 4),
+            "float32"),
 ]  # fmt: skip
 
 
