@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the MNIST subset that ships inside the package, `tapegrad/data/mnist.npz`, from the full files.
+"""Make the MNIST subset that ships inside the package, `tapegrad/data/sets/mnist.npz`, from the full files.
 
     TAPEGRAD_DATA=folder/with/mnist python scripts/make_mnist_subset.py [--train 8000] [--test 1000] [--out FILE]
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tapegrad.data.digits import find_mnist, read_mnist
-from tapegrad.data.subset import SHIPPED, read_subset, write_subset
+from tapegrad.data.sets.digits import find_mnist, read_mnist
+from tapegrad.data.sets.subset import SHIPPED, read_subset, write_subset
 
 MOST_BYTES = 1_300_000  # the package's size limit for the file
 

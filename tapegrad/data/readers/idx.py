@@ -6,50 +6,37 @@ values, big-endian, the last dimension fastest (http://yann.lecun.com/exdb/mnist
 
 from __future__ import annotations
 
-import gzip
 import math
-import os
 import struct
-import zlib
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
+from ..sources.compressed import open_content
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MOST_BYTES = 2**30  # of values; the largest relative of MNIST (EMNIST by class) has 548 MB
 MOST_DIMENSIONS = 8
-GZIP_MAGIC = b"\x1f\x8b"
+HEADER_BYTES = 16  # of the commonest header; no more is unpacked than is asked for
 
 
-def read_idx(path: str | os.PathLike, max_bytes: int = MOST_BYTES) -> np.ndarray:
-    """The array stored in an IDX file, plain or gzipped, in native byte order.
+def read_idx(source: Any, max_bytes: int = MOST_BYTES) -> np.ndarray:
+    """The array stored in an IDX file, plain or compressed, in native byte order. `source`: a path or a source.
 
     Nothing is guessed: the header must be right and the file must hold exactly the values it announces. At most
     `max_bytes` of values are read, however much a compressed file would expand to. DataError names the file, what came
     and what was wanted.
     """
-    name = os.fspath(path)
+    name, stream = open_content(source, ahead=HEADER_BYTES)
     try:
-        with open(path, "rb") as file:
-            zipped = file.read(2) == GZIP_MAGIC
-            file.seek(0)
-            if not zipped:
-                return _read(name, file, max_bytes)
-            with gzip.GzipFile(fileobj=file) as stream:
-                return _read(name, stream, max_bytes)
-    except FileNotFoundError:
-        raise DataError(f"read_idx: there is no file {name}. Check the path, or download the data again.") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as reason:
-        raise DataError(
-            f"read_idx: {name} is a damaged gzip file ({reason}). It was probably cut short: download it again."
-        ) from reason
+        with stream:
+            return _read(name, stream, max_bytes)
     except OSError as reason:
         raise DataError(f"read_idx: {name} cannot be read ({reason}). Check that it is a readable file.") from reason
 
 
-def _read(name: str, stream: BinaryIO | gzip.GzipFile, max_bytes: int) -> np.ndarray:
+def _read(name: str, stream: BinaryIO, max_bytes: int) -> np.ndarray:
     dtype, shape = _header(name, stream)
     wanted = math.prod(shape) * dtype.itemsize
     if wanted > max_bytes:
@@ -71,7 +58,7 @@ def _read(name: str, stream: BinaryIO | gzip.GzipFile, max_bytes: int) -> np.nda
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _header(name: str, stream: BinaryIO | gzip.GzipFile) -> tuple[np.dtype, tuple[int, ...]]:
+def _header(name: str, stream: BinaryIO) -> tuple[np.dtype, tuple[int, ...]]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES:
         codes = ", ".join(f"{code:02x}" for code in DTYPES)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
 
 SHIPPED = Path(__file__).with_name("mnist.npz")
 BRIGHT = 252

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tapegrad import config, data
-from tapegrad.data import digits, download, subset
+from tapegrad.data.sets import digits, subset
+from tapegrad.data.sources import download
 from tapegrad.errors import DataError
 
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}

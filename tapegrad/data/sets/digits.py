@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from .. import config
-from ..errors import DataError
-from .dataset import ArrayDataset
-from .download import Content, fetch, holds
-from .idx import read_idx
+from ...errors import DataError
+from ..dataset import ArrayDataset
+from ..readers.idx import read_idx
+from ..sources.download import Content, fetch, holds
+from ..sources.storage import cache_folder, data_folders, make_folder
 from .subset import SIDE, Split, read_subset
 
 MIRRORS = (
@@ -77,7 +78,7 @@ def mnist(root: str | os.PathLike | None = None, download: bool = False) -> tupl
     """
     folder = find_mnist(root)
     if folder is None and download:
-        folder = _download(root)
+        folder = download_set(root, "mnist", FILES, MIRRORS)
     if folder is None and root is not None:
         raise DataError(
             f"mnist: {os.fspath(root)} does not hold the full set. Wanted are {', '.join(FILES)}, each plain or .gz, "
@@ -86,15 +87,18 @@ def mnist(root: str | os.PathLike | None = None, download: bool = False) -> tupl
     if folder is None:
         train, test = read_subset()
         _say_subset(len(train[1]), len(test[1]))
-        return _digits(train, "the shipped MNIST subset"), _digits(test, "the shipped MNIST subset")
+        return as_digits(train, "the shipped MNIST subset"), as_digits(test, "the shipped MNIST subset")
     train, test = read_mnist(folder)
-    return _digits(train, f"{folder} (training)"), _digits(test, f"{folder} (test)")
+    return as_digits(train, f"{folder} (training)"), as_digits(test, f"{folder} (test)")
 
 
-def find_mnist(root: str | os.PathLike | None = None) -> Path | None:
-    """The folder that holds all four IDX files: looked for in `root`, or else in TAPEGRAD_DATA and in the cache."""
-    for folder in [Path(root)] if root is not None else _data_folders():
-        for place in PLACES:
+def find_mnist(root: str | os.PathLike | None = None, places: Iterable[str] = PLACES) -> Path | None:
+    """The folder that holds all four IDX files: looked for in `root`, or else in TAPEGRAD_DATA and in the cache.
+
+    `places`: folders below these.
+    """
+    for folder in [Path(root)] if root is not None else data_folders():
+        for place in places:
             if all(_file(folder / place, name) for name in FILES):
                 return folder / place
     return None
@@ -123,21 +127,11 @@ def _read_split(folder: Path, split: str) -> Split:
     return images, labels
 
 
-def _digits(split: Split, source: str) -> Digits:
+def as_digits(split: Split, source: str) -> Digits:
+    """Digits of images and labels as they are stored."""
     images, labels = split
     scaled = np.multiply(images[:, None], np.float32(1 / 255), dtype=np.float32)
     return Digits(scaled, labels.astype(np.int64), source)
-
-
-def _data_folders() -> list[Path]:
-    named = os.environ.get("TAPEGRAD_DATA")
-    kept = _cache_folder()
-    return ([Path(named).expanduser()] if named else []) + ([kept] if kept else [])
-
-
-def _cache_folder() -> Path | None:
-    kept = config.cache_directory()
-    return kept / "data" if kept else None
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -147,22 +141,20 @@ def _file(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _download(root: str | os.PathLike | None) -> Path:
-    """Fetch what is missing or damaged into `mnist/` below `root` or the cache."""
-    base = Path(root) if root is not None else _cache_folder()
+def download_set(
+    root: str | os.PathLike | None, place: str, files: Mapping[str, Content], mirrors: Iterable[str]
+) -> Path:
+    """Fetch what is missing or damaged into the folder `place` below `root` or the cache."""
+    base = Path(root) if root is not None else cache_folder()
     if base is None:
-        raise DataError('mnist: TAPEGRAD_CACHE is "off", so there is no folder to download to; give one as root.')
-    folder = base / "mnist"
-    try:
-        if root is None:
-            base.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # compiled kernels lie there too
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as reason:
-        raise DataError(f"mnist: {folder} cannot be made ({reason}). Give another folder as root.") from reason
-    for name, content in FILES.items():
+        raise DataError(f'{place}: TAPEGRAD_CACHE is "off", so there is no folder to download to; give one as root.')
+    if root is None:
+        make_folder(base.parent, private=True)  # compiled kernels lie there too
+    folder = make_folder(base / place)
+    for name, content in files.items():
         target = folder / f"{name}.gz"
         if not holds(target, content):
-            fetch([f"{mirror}{name}.gz" for mirror in MIRRORS], target, content)
+            fetch([f"{mirror}{name}.gz" for mirror in mirrors], target, content)
     return folder
 
 

@@ -1,0 +1,1 @@
+"""Batches: the loader, the order of samples, threads, data larger than memory."""

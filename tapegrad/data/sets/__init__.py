@@ -1,0 +1,1 @@
+"""Sets that ship with the package, are generated, or are downloaded when asked."""
