@@ -20,12 +20,28 @@ RESULTS = {
     "mnist.py": r"1,000 training and 500 test digits.*test accuracy \d\d\.\d\d% after .* model: out/mnist\.safetensors",
     "ode_fit.py": r"a = \d.*d = \d.*largest error [\d.]+% after 5 iterations",
     "xor.py": r"0 xor 0 = 0.*1 xor 1 = 0.*of 4 right",
+    "iris.py": r"90 flowers learned in \d+ epochs; of 30 others [89]\d\.\d% right|90 flowers .* 100\.0% right",
+    "autoencoder.py": r"16 numbers a digit: mean squared error 0\.0\d+ on others",
+    "maximise_digit.py": r"the network knows \d\d\.\d% of the test digits; its own are \d+\.\d% sure",
+    "gan.py": r"\d of 8 clusters found, \d+% of the points in them",
+    "sweep.py": r"best of 4: width \d+, learning rate [\d.]+, accuracy \d+",
+    "audio_filter.py": r"resonance at 9\d\d\.\d Hz .true 902\.3., pole radius 0\.9",
+    "online.py": r"error 8 samples ahead.*memory grew by 0 bytes since",
+    "char_lstm.py": r"characters of \d+ kinds: \d\.\d\d -> [2-6]\.\d\d bits a character",
     "custom_op.py": r"times known +eccentricity 0\.[56].*times unknown +eccentricity 0\.[56]",
 }
 PICTURES = {
     "mnist.py": "out/mnist.png",
     "ode_fit.py": "out/ode_fit.png",
     "xor.py": "out/xor.gif",
+    "iris.py": "out/iris.png",
+    "char_lstm.py": "out/char_lstm.png",
+    "autoencoder.py": "out/autoencoder.png",
+    "maximise_digit.py": "out/maximise_digit.png",
+    "gan.py": "out/gan.png",
+    "sweep.py": "out/sweep.png",
+    "audio_filter.py": "out/audio_filter.png",
+    "online.py": "out/online.png",
 }  # xor also in a test of its own
 BLOCKED = """
 import sys

@@ -11,14 +11,16 @@ from typing import Any
 
 from ..errors import CheckpointError, TapegradError, TrainingError
 from ..nn.module import Module
+from ..nn.utils import clip_grad_norm_
 from ..ops.random import get_seed_state, seed, set_seed_state
+from ..optim.averaging import ExponentialMovingAverage
 from ..optim.optimizer import Optimizer
-from ..tape.create import tensor
 from ..tape.session import Session
 from ..tape.state import no_grad
 from ..tape.tensor import Tensor
 from . import checkpoint
 from .addresses import Addresses
+from .batches import as_tensor, mean, parts_of
 from .commands import Queue, Receipt, trains
 from .history import History
 from .hook import Hook
@@ -35,7 +37,9 @@ class Trainer:
 
     loss: a function or module of (output, target) -> a 0-d tensor. metrics: names, functions or `Metric`s that validation
     computes. hooks: what is done besides, see `Hook`. seed: fixes the random numbers of this thread. progress: print a line
-    for each epoch. preprocessing: anything with state_dict and load_state_dict that is to be saved along.
+    for each epoch. preprocessing: anything with state_dict and load_state_dict that is to be saved along. clip_grad_norm: scale
+    the gradients of a step down to this norm. after_step: called with the model after each step, such as `optim.MaxNorm(3.0)`.
+    average: updated after each step, and saved along.
 
     A batch is (input, target), a tuple whose last part is the target and whose others are inputs, or a dict with "inputs" and
     "targets". For anything else define `loss_of(batch)` in a subclass: the whole of what is differentiated.
@@ -65,8 +69,14 @@ class Trainer:
         seed: int | None = None,
         progress: bool = True,
         preprocessing: Any = None,
+        clip_grad_norm: float | None = None,
+        after_step: Iterable[Callable[[Module], Any]] = (),
+        average: ExponentialMovingAverage | None = None,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
+        if clip_grad_norm is not None and not clip_grad_norm > 0:
+            raise TrainingError(f"Trainer: clip_grad_norm is a number above 0, not {clip_grad_norm!r}")
+        self.clip_grad_norm, self.after_step, self.average = clip_grad_norm, tuple(after_step), average
         self.metrics: dict[str, Metric] = as_metrics(metrics)
         self.preprocessing = preprocessing
         self.iteration = self.epoch = 0
@@ -111,8 +121,19 @@ class Trainer:
             loss = self.loss_of(batch)
             self.optimizer.zero_grad()
             loss.backward()
+            if self.clip_grad_norm is not None:
+                clip_grad_norm_(self._trained, self.clip_grad_norm)
             self.optimizer.step()
+            for change in self.after_step:
+                change(self.model)
+            if self.average is not None:
+                self.average.update()
         return loss
+
+    @property
+    def _trained(self) -> list[Tensor]:
+        """The optimizer's parameters."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def fit(
         self,
@@ -370,8 +391,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict,
             "trainer": self.state_dict,
         }
-        if self.preprocessing is not None:
-            states["preprocessing"] = self.preprocessing.state_dict
+        for name, owner in (("preprocessing", self.preprocessing), ("average", self.average)):
+            if owner is not None:
+                states[name] = owner.state_dict
         return states
 
     def load(self, path: str | os.PathLike, only: tuple[str, ...] = ()) -> Path:
@@ -402,6 +424,7 @@ class Trainer:
             "optimizer": self.optimizer,
             "trainer": self,
             "preprocessing": self.preprocessing,
+            "average": self.average,
         }
         owner = owners.get(name)
         if owner is None:
@@ -446,32 +469,3 @@ class Trainer:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"load: the trainer's state is not one that state_dict gave: {error!r}") from error
-
-
-def mean(numbers: Iterable[float]) -> float:
-    """The mean; nan of none."""
-    found = list(numbers)
-    return math.fsum(found) / len(found) if found else math.nan
-
-
-def parts_of(batch: Any) -> tuple[tuple[Any, ...], Any]:
-    """A batch as inputs and target, as tensors."""
-    if isinstance(batch, Mapping):
-        if "inputs" not in batch or "targets" not in batch:
-            raise TrainingError(
-                f"Trainer: a batch with the fields {', '.join(map(str, batch))} has no 'inputs' and 'targets'; name them so, "
-                "or define loss_of(batch) in a subclass"
-            )
-        return (as_tensor(batch["inputs"]),), as_tensor(batch["targets"])
-    if not isinstance(batch, tuple | list) or len(batch) < 2:
-        raise TrainingError(
-            f"Trainer: a batch is (input, target) or a dict of inputs and targets, not a {type(batch).__name__}; define "
-            "loss_of(batch) in a subclass"
-        )
-    *inputs, targets = batch
-    return tuple([as_tensor(x) for x in inputs]), as_tensor(targets)
-
-
-def as_tensor(x: Any) -> Tensor:
-    """x itself, or a tensor with its elements."""
-    return x if isinstance(x, Tensor) else tensor(x)

@@ -443,3 +443,40 @@ def test_sweep_makes_a_table():
     assert "ValueError: too large (one, line" in results.rows[2]["error"] and "error" in str(results)
     side_by_side = train.sweep(one, train.grid(lr=[0.01, 0.1]), threads=2)
     assert [r["lr"] for r in side_by_side] == [0.01, 0.1]
+
+
+def test_clipping_limits_and_averages_are_part_of_the_session(tmp_path):
+    def made():
+        model = network()
+        average = optim.ExponentialMovingAverage(model.parameters(), decay=0.9)
+        return Trainer(
+            model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.5), progress=False, seed=2,
+            clip_grad_norm=0.01, after_step=[optim.MaxNorm(0.5, "*.weight")], average=average,
+        )  # fmt: skip
+
+    t = made()
+    t.fit(loader(), epochs=3)
+    assert t.session.stats.recordings <= 3 and t.session.stats.replays >= 15
+    model = network()
+    optimizer, limit = optim.SGD(model.parameters(), lr=0.5), optim.MaxNorm(0.5, "*.weight")
+    average = optim.ExponentialMovingAverage(model.parameters(), decay=0.9)
+    tg.seed(2)
+    batches = loader()
+    for _ in range(3):
+        for x, y in batches:
+            loss = nn.CrossEntropyLoss()(model(tg.tensor(x)), tg.tensor(y))
+            optimizer.zero_grad()
+            loss.backward()
+            assert nn.utils.clip_grad_norm_(model.parameters(), 0.01).item() > 0.01
+            optimizer.step()
+            limit(model)
+            average.update()
+    for a, b in zip([*weights(t.model), *t.average.averages], [*weights(model), *average.averages], strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-7)
+    t.save(tmp_path)
+    other = made()
+    other.load(tmp_path)
+    assert other.average.steps == 18
+    assert same([a.numpy() for a in other.average.averages], [a.numpy() for a in t.average.averages])
+    with pytest.raises(TrainingError, match="clip_grad_norm is a number above 0, not 0"):
+        trainer(clip_grad_norm=0)

@@ -21,7 +21,9 @@ from ..table import Table, near
 from .strings import text_array
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-CHUNK = 20_000  # records that are held as Python strings at once
+CHUNK = (
+    1000  # records that are held as Python strings at once; more are slower, for the garbage collector walks them all
+)
 WANTED = {"b": "true or false", "i": "a whole number", "u": "a whole number from 0", "f": "a number"}
 TRUE, FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
 
