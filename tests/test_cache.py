@@ -295,3 +295,25 @@ def test_settings_have_defaults(monkeypatch):
     assert 1 <= config.num_threads.__wrapped__() <= (os.cpu_count() or 1)
     assert config.memory_limit.__wrapped__() > 2**26
     assert config.cache_directory.__wrapped__().name == "tapegrad"
+
+
+@posix
+def test_kernels_load_however_far_apart_memory_is_mapped(tmp_path):
+    """Between kernels, 3 GB of addresses go: code, constants and unwind tables of one kernel lie further apart than 2 GB."""
+    code = """
+        import mmap
+        import numpy as np
+        import tapegrad as tg
+
+        taken, values = [], np.linspace(0.1, 1.2, 63).reshape(7, 9)
+        for dtype in (np.float32, np.float64):
+            for name in ("exp", "tanh", "sin", "cos", "log1p", "sqrt", "cosh", "sinh"):
+                taken.append(mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0))
+                x = tg.tensor(values.astype(dtype), requires_grad=True)
+                y = getattr(tg, name)(x)
+                np.testing.assert_allclose(y.numpy(), getattr(np, name)(values), rtol=1e-5)
+                (y * tg.log_softmax(x, -1)).sum().backward()
+        print(len(taken))
+    """
+    assert output(run_python(code, tmp_path)) == "16"
+    assert output(run_python(code, tmp_path)) == "16"

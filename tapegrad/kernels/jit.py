@@ -65,9 +65,13 @@ class Host:
     def target_machine(self, opt: int = OPT_LEVEL):
         """A code generator for this processor (1 ms to make)."""
         target = _llvm().Target.from_triple(self.triple)
-        # codemodel "default" aborts in MCJIT at the first jump table
+        # An engine maps code and constants piece by piece. Once a large array is mapped in between, the 32-bit distances of
+        # the small code model overflow, and loading or running the kernel crashes; 64-bit addresses cost nothing measurable.
+        # AArch64: what Numba uses there, with llvmlite's own memory, which keeps an object's pieces together.
+        wide = self.triple.startswith("x86_64")
+        reloc, codemodel = ("static", "large") if wide else ("default", "jitdefault")
         return target.create_target_machine(
-            cpu=self.cpu, features=self.features, opt=opt, reloc="pic", codemodel="small"
+            cpu=self.cpu, features=self.features, opt=opt, reloc=reloc, codemodel=codemodel
         )
 
 

@@ -42,7 +42,7 @@ def check_order(g: Graph, made: list[Record]) -> None:
         inner = len(record.values) - record.outputs
         for number in record.values[:inner]:
             root = g.roots[number]
-            if root not in known and not g.values[root].fixed:
+            if root not in known and not g.values[root].fixed and g.values[number].layout.size:
                 raise KernelError(
                     f"the plan of a session is wrong: {record.title} would read a value before it is computed. Run with "
                     "TAPEGRAD_SESSION=off, and report the program, please."

@@ -50,6 +50,7 @@ class Trainer:
     >>> import numpy as np
     >>> import tapegrad as tg
     >>> from tapegrad import data, nn, optim
+    >>> tg.seed(0)
     >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
     >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     >>> trainer = Trainer(model, nn.MSELoss(), optim.Adam(model.parameters(), lr=0.05), progress=False, seed=0)

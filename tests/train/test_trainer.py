@@ -124,8 +124,9 @@ def test_triggers_count_the_whole_training():
 def test_seconds():
     log: list = []
     slow = train.Call(lambda t: time.sleep(0.02), Every(1, "iteration"))
+    start = time.monotonic()
     trainer(hooks=[Log(Every(0.1, "second"), log), slow]).fit(loader(), epochs=3)
-    assert 2 <= len(log) <= 8
+    assert 2 <= len(log) <= (time.monotonic() - start) / 0.1
 
 
 def test_priorities_and_criteria():
