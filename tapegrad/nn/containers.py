@@ -23,6 +23,11 @@ class ModuleDict(Module):
         super().__init__()
         self.update(modules)
 
+    def made_with(self):
+        """Its modules by name; of a subclass with an `__init__` of its own, the arguments of that."""
+        own = type(self).__init__ is ModuleDict.__init__
+        return ((dict(self._modules),), {}) if own else super().made_with()
+
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add or replace modules."""
         for name, module in modules.items() if isinstance(modules, Mapping) else modules:

@@ -279,6 +279,11 @@ class Sequential(Module):
             raise
         return x
 
+    def made_with(self):
+        """Its modules by name; of a subclass with an `__init__` of its own, the arguments of that."""
+        own = type(self).__init__ is Sequential.__init__
+        return ((dict(self._modules),), {}) if own else super().made_with()
+
     def append(self, module: Module) -> Sequential:
         """Add one at the end."""
         self.add_module(str(len(self)), module)
@@ -302,6 +307,11 @@ class ModuleList(Module):
         super().__init__()
         for module in modules:
             self.append(module)
+
+    def made_with(self):
+        """Its modules; of a subclass with an `__init__` of its own, the arguments of that."""
+        own = type(self).__init__ is ModuleList.__init__
+        return ((list(self._modules.values()),), {}) if own else super().made_with()
 
     def append(self, module: Module) -> ModuleList:
         """Add one at the end."""

@@ -110,27 +110,32 @@ def _waiting(cls: Any) -> Any:
 
 def _first_call(self, x, *args, **kwargs):
     """Make the parameters for this input, then compute."""
-    own = self.__dict__
+    settle(self, _SIZED[self.__dict__["_waits"][0]][2](self, x))
+    return self.forward(x, *args, **kwargs)
+
+
+def settle(layer: Any, found: int) -> None:
+    """Make the parameters of a layer that waits, for that size; `layer._settled` says it from then on."""
+    own = layer.__dict__
     before = {k: v.copy() if k in ROOMS else v for k, v in own.items()}
     cls, arguments = own["_waits"]
-    init, size, from_input = _SIZED[cls]
-    found = from_input(self, x)
-    waiting, training = type(self), self.training
-    self.__class__ = waiting.__mro__[1]
+    init, size, _ = _SIZED[cls]
+    waiting, training = type(layer), layer.training
+    layer.__class__ = waiting.__mro__[1]
     try:
-        init(self, **{**arguments, size: found})
+        init(layer, **{**arguments, size: found})
     except Exception:
-        self.__class__ = waiting  # as before: the next input may fit
+        layer.__class__ = waiting  # as before: the next input may fit
         own.clear()
         own.update(before)
         raise
     del own["_waits"]
+    own["_settled"] = found
     for room in ROOMS:
         for name, value in before[room].items():
             if name not in own[room] and type(value) is not Unsized:  # what a subclass added
-                self._keep(name, value, own[room])
-    self.train(training)
-    return self.forward(x, *args, **kwargs)
+                layer._keep(name, value, own[room])
+    layer.train(training)
 
 
 def _what_is_missing(self) -> str:

@@ -73,6 +73,11 @@ class Module:
     training: bool = Unset()
     tags: tuple[str, ...] = ()  # what patterns of paths may ask for, as in "*<recurrent>.weight"
 
+    def __new__(cls, *args, **kwargs):
+        made = super().__new__(cls)
+        made.__dict__["_made_with"] = args, kwargs  # by which it can be described, and built again, without pickle
+        return made
+
     def __init__(self) -> None:
         own = self.__dict__
         for room in ("_parameters", "_buffers", "_modules"):
@@ -80,6 +85,10 @@ class Module:
                 own.pop(name, None)  # a second call starts anew
             own[room] = {}
         own.update(_transient=set(), training=True)
+
+    def made_with(self) -> tuple[tuple, dict[str, Any]]:
+        """Arguments that make a module with the same parts: those of its making, or, of a container, what it holds now."""
+        return self.__dict__["_made_with"]
 
     # attributes
 

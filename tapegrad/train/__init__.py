@@ -1,5 +1,6 @@
 """Training: the loop, hooks, commands from other threads, checkpoints, sweeps."""
 
+from . import hub
 from .checkpoint import names as checkpoints
 from .commands import Receipt
 from .control import Checkpoint, EarlyStopping, NaNGuard, Schedule, StopOn
@@ -54,5 +55,6 @@ __all__ = [
     "Validation",
     "checkpoints",
     "grid",
+    "hub",
     "sweep",
 ]

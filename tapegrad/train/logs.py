@@ -73,7 +73,7 @@ class TensorBoardLog(Hook):
     def __init__(self, folder: str | os.PathLike, trigger: Trigger | None = None, **settings):
         super().__init__(trigger or Every(50, "iteration"), **settings)
         try:
-            from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
+            from tensorboardX import SummaryWriter
         except ImportError:
             raise TrainingError("TensorBoardLog needs tensorboardX: pip install 'tapegrad[tensorboard]'") from None
         self.folder, self.make = Path(folder), SummaryWriter

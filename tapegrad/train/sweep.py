@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import TrainingError
+from ..ops.random import seed as start_random
 from .history import shown
 
 
@@ -70,8 +71,9 @@ def sweep(
 ) -> Results:
     """Call `train(**setting)` for each setting; the numbers that it returns make the table.
 
-    threads: trainings side by side, each in a thread of its own. seed: `train` gets seed=seed + number, so that the table can be
-    made again; None leaves it out. A training that raises gives a row with its error, and the others go on.
+    threads: trainings side by side, each in a thread of its own; the table is the same. seed: random numbers start at seed + number
+    in each training, which gets that as seed=, too, so that the table can be made again; None leaves both out. A training that
+    raises gives a row with its error, and the others go on.
     """
     jobs = [dict(s) for s in settings]
     if not jobs:
@@ -81,6 +83,9 @@ def sweep(
         setting = jobs[number]
         extra = {} if seed is None or "seed" in setting else {"seed": seed + number}
         try:
+            start = setting.get("seed", None if seed is None else seed + number)
+            if start is not None:
+                start_random(start)
             return {**setting, **train(**setting, **extra)}
         except Exception as error:  # noqa: BLE001  the table shows it
             last = traceback.extract_tb(error.__traceback__)[-1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -344,6 +346,29 @@ def test_logs(tmp_path):
     assert "statistics.0.weight.grad.max" in lines[-1] and "statistics.0.bias.mean" not in lines[-1]
 
 
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    t = trainer(hooks=[train.TensorBoardLog(tmp_path / "log", Every(4, "iteration"))])
+    t.fit(loader(), epochs=2)
+    (path,) = (tmp_path / "log").iterdir()
+    payload, at, found = path.read_bytes(), 0, {}
+    while at < len(payload):  # records: length, its checksum, the message, its checksum
+        size = int.from_bytes(payload[at : at + 8], "little")
+        event = Event.FromString(payload[at + 12 : at + 12 + size])
+        found |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
+        at += 16 + size
+    assert {step for tag, step in found if tag == "loss"} == {4, 8, 12}
+    assert found["loss", 12] == np.float32(t.values["loss"])
+
+
+def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(TrainingError, match=r"pip install 'tapegrad\[tensorboard\]'"):
+        train.TensorBoardLog(tmp_path)
+
+
 def test_live_plot(tmp_path):
     pytest.importorskip("matplotlib")
     t = trainer(hooks=[train.LivePlot(tmp_path / "plot.png")])
@@ -443,7 +468,39 @@ def test_sweep_makes_a_table():
     assert len(results) == 3 and results.best("loss")["lr"] == 0.1
     assert "ValueError: too large (one, line" in results.rows[2]["error"] and "error" in str(results)
     side_by_side = train.sweep(one, train.grid(lr=[0.01, 0.1]), threads=2)
-    assert [r["lr"] for r in side_by_side] == [0.01, 0.1]
+    assert side_by_side.rows == results.rows[:2]
+
+
+def test_trainers_side_by_side_compute_what_they_compute_alone():
+    """One thread each, all at once, with dropout and shuffling: the same bits as one after the other."""
+
+    def one(seed: int) -> list[np.ndarray]:
+        tg.seed(seed)
+        model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+        t = Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters()), progress=False, seed=seed)
+        t.fit(data.DataLoader(points(), batch_size=8, shuffle=True, seed=seed), epochs=20, validation=loader())
+        return weights(model)
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(one, range(4)))
+    alone = [one(seed) for seed in range(4)]
+    assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+    assert not same(alone[0], alone[1])
+
+
+def test_trainers_take_turns():
+    """Two trainers in one thread, an epoch each in turn: neither sees the other but for the random numbers they share."""
+    first, second = trainer(), trainer()
+    for model in (first.model, second.model):
+        model[2].p = 0.0
+    batches = loader(), loader()
+    for _ in range(3):
+        first.fit(batches[0], epochs=1)
+        second.fit(batches[1], epochs=1)
+    whole = trainer()
+    whole.model[2].p = 0.0
+    whole.fit(loader(), epochs=3)
+    assert same(weights(first.model), weights(whole.model)) and same(weights(second.model), weights(whole.model))
 
 
 def test_clipping_limits_and_averages_are_part_of_the_session(tmp_path):
