@@ -126,7 +126,7 @@ def sigmas_net(quick: bool) -> Row:
         nn.ReLU(),
     ]
     model = nn.Sequential(*layers, nn.Dropout(0.4), nn.Linear(800, 10))
-    nn.init.apply(model, {"*.weight": nn.init.xavier(), "*.bias": nn.init.constant(0.0)})
+    nn.init.apply(model, {"*.weight": nn.init.xavier, "*.bias": nn.init.constant(0.0)})
     optimizer = optim.Adagrad(model.parameters(), lr=0.02)
     trainer = train.Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=["accuracy"], progress=False)
     start = time.perf_counter()

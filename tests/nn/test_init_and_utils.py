@@ -250,4 +250,6 @@ def test_a_summary_without_inputs_and_of_a_model_that_fails():
 
 def test_a_summary_sizes_lazy_layers():
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(None))
-    assert nn.summary(model, tg.ones((2, 3))).parameters == 30
+    found = nn.summary(model, tg.ones((2, 3)))
+    assert found.parameters == 30
+    assert [r.calls for r in found.rows] == [1, 1, 1]
