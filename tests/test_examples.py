@@ -29,6 +29,16 @@ RESULTS = {
     "online.py": r"error 8 samples ahead.*memory grew by 0 bytes since",
     "char_lstm.py": r"characters of \d+ kinds: \d\.\d\d -> [2-6]\.\d\d bits a character",
     "custom_op.py": r"times known +eccentricity 0\.[56].*times unknown +eccentricity 0\.[56]",
+    "mnist_cnn.py": r"1,900 digits learned in [\d.]+ s: ([\d.]+)% of 1,000 test digits right",
+    "sentiment.py": r"800 tags; of 3,200 missing ones the GRU fills in ([\d.]+)% right, word counts ([\d.]+)%",
+    "word2vec.py": r"king: .*queen.*105,000 pairs of 81 words: ([\d.]+)% of the analogies right",
+    "tictactoe.py": r"as first player it loses ([\d.]+)% of 2,000 .*as second player it loses ([\d.]+)% of 2,000 games",
+}
+BOUNDS = {  # of the numbers in these results; six seeds lie well within
+    "mnist_cnn.py": [(85.0, 100.0)],
+    "sentiment.py": [(85.0, 100.0), (40.0, 70.0)],
+    "word2vec.py": [(60.0, 100.0)],
+    "tictactoe.py": [(0.0, 1.0), (0.0, 2.0)],
 }
 PICTURES = {
     "mnist.py": "out/mnist.png",
@@ -42,6 +52,10 @@ PICTURES = {
     "sweep.py": "out/sweep.png",
     "audio_filter.py": "out/audio_filter.png",
     "online.py": "out/online.png",
+    "mnist_cnn.py": "out/mnist_cnn.png",
+    "sentiment.py": "out/sentiment.png",
+    "word2vec.py": "out/word2vec.png",
+    "tictactoe.py": "out/tictactoe.png",
 }  # xor also in a test of its own
 BLOCKED = """
 import sys
@@ -81,7 +95,10 @@ def test_quick(name, tmp_path):
     done = start(name, tmp_path, "--quick")
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if "shipped subset" not in line] == []
-    assert re.search(RESULTS[name], done.stdout, re.DOTALL), done.stdout
+    found = re.search(RESULTS[name], done.stdout, re.DOTALL)
+    assert found, done.stdout
+    for number, (low, high) in zip(found.groups(), BOUNDS.get(name, ())):
+        assert low <= float(number) <= high, done.stdout
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.gif"))
 
 
@@ -153,6 +170,41 @@ def test_mnist_cnn(tmp_path):
     done = start("mnist.py", tmp_path, "--quick", "--cnn")
     assert done.returncode == 0, done.stderr
     assert float(re.search(r"test accuracy ([\d.]+)% after", done.stdout)[1]) > 30.0
+
+
+def test_mnist_cnn_goes_on_from_a_checkpoint(tmp_path):
+    """An interrupted training that goes on ends where one that was not interrupted does."""
+
+    def share(output: str) -> str:
+        return re.search(r"([\d.]+)% of 1,000 test digits right", output)[1]
+
+    arguments = ["--quick", "--epochs", "8"]
+    whole = start("mnist_cnn.py", tmp_path, *arguments, "--checkpoints", "whole")
+    assert whole.returncode == 0, whole.stderr
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(FOLDER / "mnist_cnn.py"), *arguments, "--checkpoints", "broken"]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while b"epoch 2/8" not in process.stdout.readline():
+            assert process.poll() is None
+        process.kill()
+    assert process.returncode != 0
+    done = start("mnist_cnn.py", tmp_path, *arguments, "--checkpoints", "broken", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "going on from broken" in done.stdout and "epoch 8/8" in done.stdout and "epoch 1/8" not in done.stdout
+    assert share(done.stdout) == share(whole.stdout)
+
+
+def test_word2vec_knows_nothing_before_it_learns(tmp_path):
+    done = start("word2vec.py", tmp_path, "--quick", "--epochs", "0")
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"([\d.]+)% of the analogies right", done.stdout)[1]) < 5.0
+
+
+def test_tictactoe_loses_before_it_learns(tmp_path):
+    done = start("tictactoe.py", tmp_path, "--steps", "3")
+    assert done.returncode == 0, done.stderr
+    share, ways = re.search(r"as second player it loses ([\d.]+)%.*; (\d+) lines of play", done.stdout).groups()
+    assert float(share) > 10.0 and int(ways) > 10
 
 
 def test_xor_learns_all_four_and_its_surface_moves(tmp_path):

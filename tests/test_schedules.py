@@ -295,3 +295,17 @@ def test_a_cycle_that_is_over():
         schedule.step()
     with pytest.raises(ShapeError, match="OneCycleLR: step 4 of a cycle of 3"):
         schedule.step()
+
+
+def test_a_state_of_other_settings_is_refused():
+    def made(steps):
+        w = tg.ones(2, requires_grad=True)
+        return lr_scheduler.OneCycleLR(optim.SGD([w], lr=0.1, momentum=0.9), max_lr=1.0, total_steps=steps)
+
+    first = made(10)
+    first.step()
+    again = made(10)
+    again.load_state_dict(first.state_dict())
+    assert again.get_last_lr() == first.get_last_lr()
+    with pytest.raises(CheckpointError, match=r"OneCycleLR: .*total \(saved 10, here 20\)"):
+        made(20).load_state_dict(first.state_dict())

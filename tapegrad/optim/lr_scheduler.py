@@ -51,11 +51,24 @@ class LRScheduler:
             group["lr"] = float(self.value(base, self.last_epoch))
 
     def state_dict(self) -> dict[str, Any]:
-        """What it needs to go on: the optimizer keeps the rates, this the rest."""
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+        """What it needs to go on: the optimizer keeps the rates, this the rest. The settings are there to be compared."""
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs), "settings": self._settings()}
+
+    def _settings(self) -> dict[str, Any]:
+        """The numbers and words that the schedule was made with."""
+        kinds = (bool, int, float, str)
+        return {name: v for name, v in vars(self).items() if type(v) in kinds and name != "last_epoch"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state. CheckpointError where it is that of a schedule with other settings, as of another length."""
+        own, saved = self._settings(), state.get("settings") if isinstance(state, dict) else None
+        if isinstance(saved, dict) and saved != own:
+            names = [n for n in {**own, **saved} if own.get(n) != saved.get(n)]
+            differing = ", ".join(f"{n} (saved {saved.get(n)!r}, here {own.get(n)!r})" for n in names)
+            raise CheckpointError(
+                f"{type(self).__name__}: the state is of a schedule with other settings: {differing}. Make it with the same ones, or go "
+                "on without its state"
+            )
         try:
             base, last = [float(b) for b in state["base_lrs"]], int(state["last_epoch"])
         except (KeyError, TypeError, ValueError) as error:

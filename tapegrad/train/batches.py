@@ -17,24 +17,26 @@ def mean(numbers: Iterable[float]) -> float:
     return math.fsum(found) / len(found) if found else math.nan
 
 
-def parts_of(batch: Any) -> tuple[tuple[Any, ...], Any]:
-    """A batch as inputs and target, as tensors."""
+def parts_of(batch: Any, device: str = "cpu") -> tuple[tuple[Any, ...], Any]:
+    """A batch as inputs and target, as tensors on a device."""
     if isinstance(batch, Mapping):
         if "inputs" not in batch or "targets" not in batch:
             raise TrainingError(
                 f"Trainer: a batch with the fields {', '.join(map(str, batch))} has no 'inputs' and 'targets'; name them so, "
                 "or define loss_of(batch) in a subclass"
             )
-        return (as_tensor(batch["inputs"]),), as_tensor(batch["targets"])
+        return (as_tensor(batch["inputs"], device),), as_tensor(batch["targets"], device)
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise TrainingError(
             f"Trainer: a batch is (input, target) or a dict of inputs and targets, not a {type(batch).__name__}; define "
             "loss_of(batch) in a subclass"
         )
     *inputs, targets = batch
-    return tuple([as_tensor(x) for x in inputs]), as_tensor(targets)
+    return tuple([as_tensor(x, device) for x in inputs]), as_tensor(targets, device)
 
 
-def as_tensor(x: Any) -> Tensor:
-    """x itself, or a tensor with its elements."""
-    return x if isinstance(x, Tensor) else tensor(x)
+def as_tensor(x: Any, device: str = "cpu") -> Tensor:
+    """x itself, or a tensor with its elements, on a device."""
+    if isinstance(x, Tensor):
+        return x if x.layout.device == device else x.to(device)
+    return tensor(x, None, device)

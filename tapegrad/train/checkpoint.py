@@ -5,7 +5,9 @@ states, one safetensors file each (see `tg.save`), and `manifest.json` with the 
 under another name, synced and renamed, so that a process that is killed leaves either the whole or something that is
 ignored, and swept away by the next save.
 
-Checkpoints of one training lie side by side in a folder, named by iteration; the last one is the one to go on from.
+Checkpoints lie side by side in a folder, named by iteration; the last one is the one to go on from. Where a checkpoint is not
+further on than the last one (a new training, one that went back, the same iteration again), its name has a number, `.1` and
+so on, and those with a higher one come after all with a lower: the last one is always the one that was written last.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ FORMAT = "tapegrad-checkpoint-1"
 MANIFEST = "manifest.json"
 SUFFIX = ".safetensors"
 BLOCK = 1 << 20
-_NAME = re.compile(r"(\d{9,})(?:\.(\d+))?")  # iteration, and which one of the same iteration
+_NAME = re.compile(r"(\d{9,})(?:\.(\d+))?")  # iteration, and how often iterations began again before it
 _PART = re.compile(r"\.writing-\d+-[0-9a-f]+")
 
 
@@ -45,9 +47,12 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        same = [n for n in names(folder) if _place(n)[0] == iteration]
-        if same:
-            target = folder / f"{iteration:09d}.{_place(same[-1])[1] + 1}"
+        there = names(folder)
+        again, last = _place(there[-1]) if there else (0, -1)
+        if iteration <= last:
+            again += 1
+        if again:
+            target = folder / f"{iteration:09d}.{again}"
         part.mkdir()
         files = {}
         for name, state in states.items():
@@ -65,6 +70,7 @@ def write(
             f"{target} could not be written ({error}); earlier checkpoints are as they were. Make room, or choose another "
             "folder."
         ) from error
+    same = [n for n in there if _place(n)[1] == iteration]
     kept = names(folder)
     for old in [*same, *(kept[:-keep] if keep is not None else ())]:
         shutil.rmtree(folder / old, ignore_errors=True)
@@ -95,7 +101,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, dict[str, Any]], Path]:
 
 
 def names(folder: str | os.PathLike[str]) -> list[str]:
-    """The names of the checkpoints in a folder, the last one last."""
+    """The names of the checkpoints in a folder, in the order in which they were written."""
     try:
         found: list[str] = [entry.name for entry in os.scandir(os.fspath(folder)) if _NAME.fullmatch(entry.name)]
     except OSError:
@@ -104,10 +110,10 @@ def names(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _place(name: str) -> tuple[int, int]:
-    """The iteration, and which one of the same iteration."""
+    """By which they are sorted: how often iterations began again, and the iteration."""
     found = _NAME.fullmatch(name)
     assert found is not None
-    return int(found[1]), int(found[2] or 0)
+    return int(found[2] or 0), int(found[1])
 
 
 def _checked(path: Path) -> list[str]:

@@ -98,8 +98,9 @@ class Trainer:
         self.addresses = Addresses(self)
         for hook in self.hooks:
             if not isinstance(hook, Hook):
+                wrapper = "Schedule" if hasattr(hook, "get_last_lr") or hasattr(hook, "step") else "Call"
                 raise TrainingError(
-                    f"Trainer: hooks are Hook objects, not a {type(hook).__name__}; wrap it in train.Call"
+                    f"Trainer: hooks are Hook objects, not a {type(hook).__name__}; wrap it in train.{wrapper}"
                 )
         if progress:
             self.hooks.append(Lines())
@@ -111,9 +112,14 @@ class Trainer:
 
     # what is trained
 
+    @property
+    def device(self) -> str:
+        """Where batches go: to the optimizer's first parameter, which is where the model is."""
+        return self.optimizer.param_groups[0]["params"][0].layout.device
+
     def loss_of(self, batch: Any) -> Tensor:
         """The loss of a batch: what an iteration differentiates. A subclass may define its own."""
-        inputs, targets = parts_of(batch)
+        inputs, targets = parts_of(batch, self.device)
         return self.loss(self.model(*inputs), targets)
 
     def iterate(self, batch: Any) -> Tensor:
@@ -297,12 +303,12 @@ class Trainer:
         wanted = self.metrics if metrics is None else as_metrics(metrics)
         for metric in wanted.values():
             metric.reset()
-        total, count, training = 0.0, 0, self.model.training
+        total, count, training, device = 0.0, 0, self.model.training, self.device
         self.model.eval()
         try:
             for batch in loader:
                 with self._watching, no_grad():
-                    inputs, targets = parts_of(batch)
+                    inputs, targets = parts_of(batch, device)
                     output = self.model(*inputs)
                     loss = self.loss(output, targets)
                 size = len(targets) if isinstance(targets, Tensor) and targets.ndim else 1
@@ -319,12 +325,15 @@ class Trainer:
 
     def predict(self, loader: Iterable) -> Iterator[Any]:
         """The model's outputs, one NumPy array for each batch, in evaluation mode. A batch is what `fit` takes, or inputs only."""
-        training = self.model.training
+        training, device = self.model.training, self.device
         self.model.eval()
         try:
             for batch in loader:
                 with self._watching, no_grad():
-                    inputs = parts_of(batch)[0] if isinstance(batch, tuple | list | Mapping) else (as_tensor(batch),)
+                    several = isinstance(batch, Mapping) or (isinstance(batch, tuple | list) and len(batch) > 1)
+                    if not several and isinstance(batch, tuple | list) and batch:
+                        (batch,) = batch
+                    inputs = parts_of(batch, device)[0] if several else (as_tensor(batch, device),)
                     output = self.model(*inputs)
                 yield output.numpy()
         finally:
@@ -465,8 +474,17 @@ class Trainer:
             self._loaded = self._position is not None
             set_seed_state(tuple(state["seed"]))
             for hook, (_, own) in zip(self.hooks, saved, strict=True):
-                hook.load_state_dict(own)
+                self._restore_hook(hook, own)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"load: the trainer's state is not one that state_dict gave: {error!r}") from error
+
+    def _restore_hook(self, hook: Hook, state: dict[str, Any]) -> None:
+        try:
+            hook.load_state_dict(state)
+        except TapegradError as error:
+            raise CheckpointError(
+                f"load: what the checkpoint holds for the hook {hook.name} does not fit this trainer's: {error}. Is it that of "
+                "another training? Load only=('model', 'optimizer') to leave hooks out."
+            ) from error

@@ -153,6 +153,53 @@ def test_how_many_are_kept(tmp_path):
     assert t.load(tmp_path).name == "000000018.1"
 
 
+def test_a_new_training_in_the_folder_of_a_longer_one(tmp_path):
+    longer = trainer("SGD")
+    longer.hooks.append(train.Checkpoint(tmp_path, train.Every(2, "iteration"), keep=2, best="loss"))
+    longer.fit(loader(), iterations=8)
+    assert train.checkpoints(tmp_path) == ["000000006", "000000008"]
+    new = trainer("SGD", clip_grad_norm=0.1)
+    new.hooks.append(train.Checkpoint(tmp_path, train.Every(2, "iteration"), keep=2, best="loss"))
+    new.fit(loader(), iterations=2)
+    assert train.checkpoints(tmp_path) == ["000000008", "000000002.1"]
+    assert weights(new) != weights(longer)
+    other = trainer("Adam")
+    other.load(tmp_path, only=("model",))
+    assert weights(other) == weights(new)
+    other.load(tmp_path / "best", only=("model",))
+    assert weights(other) == weights(new)
+    new.fit(loader(), iterations=4)
+    assert train.checkpoints(tmp_path) == ["000000004.1", "000000006.1"]
+
+
+def test_going_on_from_an_older_checkpoint(tmp_path):
+    t = trainer("SGD")
+    t.hooks.append(train.Checkpoint(tmp_path, train.Every(2, "iteration"), keep=None))
+    t.fit(loader(), iterations=6)
+    back = trainer("SGD")
+    back.hooks.append(train.Checkpoint(tmp_path, train.Every(3, "iteration"), keep=None))
+    back.load(tmp_path / "000000002")
+    back.fit(loader(), iterations=1)
+    assert train.checkpoints(tmp_path) == ["000000002", "000000004", "000000006", "000000003.1"]
+    assert back.load(tmp_path).name == "000000003.1"
+
+
+def test_a_hook_whose_state_does_not_fit_is_named(tmp_path):
+    def cycled(steps):
+        t = trainer("SGD")
+        schedule = optim.lr_scheduler.OneCycleLR(t.optimizer, 0.1, total_steps=steps)
+        t.hooks.append(train.Schedule(schedule, train.Every(1, "iteration")))
+        return t
+
+    longer, shorter = cycled(9), cycled(3)
+    longer.fit(loader(), iterations=8)
+    longer.save(tmp_path)
+    before = weights(shorter)
+    with pytest.raises(CheckpointError, match=r"hook Schedule does not fit .*total \(saved 9, here 3\).*leave hooks out"):
+        shorter.load(tmp_path)
+    assert weights(shorter) == before and shorter.iteration == 0
+
+
 def test_a_flipped_bit_is_found(tmp_path):
     t = trainer("Adam")
     t.fit(loader(), iterations=2)
