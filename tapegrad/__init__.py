@@ -10,7 +10,7 @@ tensor([2., 4., 6.])
 
 from __future__ import annotations
 
-from . import errors, linalg
+from . import cuda, errors, linalg
 from .custom import elementwise, kernel
 from .dtypes import DType, float32, float64, int32, int64, uint8
 from .dtypes import bool_ as bool
@@ -111,6 +111,7 @@ from .ops.reduce import max_ as max
 from .ops.reduce import min_ as min
 from .ops.reduce import sum_ as sum
 from .ops.sorting import argsort, sort, topk
+from .precision import matmul_precision
 from .saving import load, save
 from .tape import assign, interop, methods  # noqa: F401  complete Tensor
 from .tape.anomaly import detect_anomaly
@@ -137,6 +138,9 @@ from . import data, nn, optim, testing  # isort: skip  they stand on everything 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DType",
+    "Session",
+    "Tensor",
     "abs",
     "add",
     "all",
@@ -160,13 +164,13 @@ __all__ = [
     "copy",
     "cos",
     "cosh",
+    "cuda",
     "cumsum",
     "data",
     "detect_anomaly",
     "diagonal",
     "divide",
     "dot",
-    "DType",
     "einsum",
     "elementwise",
     "elu",
@@ -222,6 +226,7 @@ __all__ = [
     "logical_xor",
     "logsumexp",
     "matmul",
+    "matmul_precision",
     "max",
     "maximum",
     "mean",
@@ -258,7 +263,6 @@ __all__ = [
     "save",
     "scatter_add",
     "seed",
-    "Session",
     "session",
     "set_memory_limit",
     "set_num_threads",
@@ -284,7 +288,6 @@ __all__ = [
     "take_along_axis",
     "tan",
     "tanh",
-    "Tensor",
     "tensor",
     "testing",
     "tile",

@@ -5,6 +5,7 @@ TAPEGRAD_NUM_THREADS   threads that a kernel may use; default: the cores this pr
 TAPEGRAD_DATA          folder with data sets such as mnist/; read by `tapegrad.data`
 TAPEGRAD_SESSION       "off" makes sessions do nothing: everything runs eagerly, with the same results
 TAPEGRAD_MEMORY_LIMIT  bytes of buffers, or a size such as "4GB"; default: 90 % of what the machine or container has
+TAPEGRAD_CUDA          "simulator" makes "cuda:0" and "cuda:1" devices on host memory, for tests; default: "driver"
 """
 
 from __future__ import annotations
@@ -81,6 +82,15 @@ def session_off() -> bool:
     if value not in ("on", "off"):
         raise ConfigError(f'TAPEGRAD_SESSION is {value!r}; it is "on" or "off".')
     return value == "off"
+
+
+@cache
+def cuda() -> str:
+    """What CUDA devices are: "driver" for GPUs, or "simulator"."""
+    value = os.environ.get("TAPEGRAD_CUDA", "driver").lower()
+    if value not in ("driver", "simulator"):
+        raise ConfigError(f'TAPEGRAD_CUDA is {value!r}; it is "driver" or "simulator".')
+    return value
 
 
 @cache

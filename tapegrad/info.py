@@ -6,7 +6,7 @@ import platform
 import sys
 from importlib import metadata
 
-from . import config
+from . import config, cuda
 from .kernels import blas, jit
 from .kernels.run import get_num_threads
 from .tape.pool import POOL
@@ -46,7 +46,7 @@ def info() -> Info:
         cache=dict(jit.statistics()),
         memory=POOL.stats(),
         device="cpu",
-        gpu="not used: this version has no CUDA kernels",
+        gpu=_gpu(),
     )
 
 
@@ -55,6 +55,15 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _gpu() -> str:
+    """What the first GPU is, or why there is none."""
+    missing = cuda.why_not()
+    if missing is not None:
+        return f"none: {missing}"
+    found = cuda.get_device_properties()
+    return f"{found.name}, {found.memory >> 20:,} MiB, compute capability {'.'.join(map(str, found.capability))}"
 
 
 def _cpu() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 
 from .dtypes import DType
 from .errors import DtypeError, OutOfMemory, ShapeError
@@ -49,6 +50,34 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+_DEVICE = re.compile(r"cpu|reference|(cuda|gpu)(:\d{1,3})?")
+
+
+def is_device(name) -> bool:
+    """Whether a text has the form of a device's name.
+
+    >>> is_device("cuda:1"), is_device("float32")
+    (True, False)
+    """
+    return isinstance(name, str) and _DEVICE.fullmatch(name) is not None
+
+
+def device_named(name: str) -> str:
+    """The full name of a device: "cuda" is "cuda:0". DtypeError where it is none.
+
+    >>> device_named("cuda"), device_named("cpu")
+    ('cuda:0', 'cpu')
+    """
+    if name == "cpu":
+        return name
+    if not is_device(name):
+        raise DtypeError(
+            f'device {name!r} is not known; devices are "cpu", "cuda:0" and so on, and, for checks, "reference"'
+        )
+    kind, _, number = name.partition(":")
+    return f"cuda:{int(number or 0)}" if kind in ("cuda", "gpu") else name
+
+
 MOST_AXES = 64
 MOST_ELEMENTS = 1 << 59  # of 8 bytes each, with room to count and address them in 64 bits
 
@@ -73,6 +102,7 @@ def layout(shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None
     key = (shape, dtype, strides, device)
     found = _table.get(key)
     if found is None:
+        device = device_named(device)
         if strides is None:
             found = layout(shape, dtype, row_major(shape), device)
         else:

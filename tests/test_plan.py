@@ -368,8 +368,8 @@ def test_a_plan_that_reads_what_is_not_written_is_refused(monkeypatch):
     r("matmul_kernel", r("softmax_kernel", a, axis=1), b, keep=True)
     backwards = planner.records
 
-    def wrong(g, groups):
-        made, overlays = backwards(g, groups)
+    def wrong(g, groups, target):
+        made, overlays = backwards(g, groups, target)
         return made[::-1], overlays
 
     assert len(plan(r.segment).records) == 2

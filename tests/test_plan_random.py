@@ -191,9 +191,8 @@ class Draw:
             self.r.assign(NAMED["multiply"], (p,), p, g)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_random_segments(data):
+def drawn(data) -> Recorder:
+    """A random segment, some of whose values are kept."""
     r = Recorder()
     d = Draw(data, r)
     for k in range(data.draw(st.integers(1, 4))):
@@ -233,4 +232,10 @@ def test_random_segments(data):
         if made is not None and r.layout(made).size <= 600:
             d.numbers.append(made)
     r.keep(*[n for n in d.numbers if data.draw(st.booleans())])
-    agree(r, ulps=2048)
+    return r
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_random_segments(data):
+    agree(drawn(data), ulps=2048)

@@ -84,16 +84,25 @@ def profile(made: Made, rounds: int = 15) -> list[tuple[str, int, float]]:
     return sorted(totals, key=lambda total: -total[2])
 
 
-def build(task: Task, session: bool = True) -> Made:
+_device = "cpu"  # where `build` puts data and models
+
+
+def build(task: Task, session: bool = True, device: str = "cpu") -> Made:
     """The task in a session of its own, or without one."""
+    global _device
+    _device = device
     held = tg.Session() if session else None
     made = KINDS[task.kind](task.data(), held or nullcontext(), **task.settings)
     made.session = held
     return made
 
 
+def _place(a: np.ndarray) -> tg.Tensor:
+    return tg.tensor(a, device=_device)
+
+
 def _leaf(a: np.ndarray) -> tg.Tensor:
-    return tg.tensor(a, requires_grad=True)
+    return tg.tensor(a, device=_device, requires_grad=True)
 
 
 def _leaves(arrays: Arrays) -> dict[str, tg.Tensor]:
@@ -117,17 +126,20 @@ def _training(model, lossfn, optimizer, x, y, iteration: AbstractContextManager)
 def _fill(model: nn.Module, arrays: Arrays) -> dict[str, tg.Tensor]:
     """The data's weights into the model's parameters, which come in the same order."""
     named = parameters(arrays)
+    if _device != "cpu":
+        model.to(_device)
     leaves = dict(zip(named, model.parameters(), strict=True))
     with tg.no_grad():
         for name, p in leaves.items():
-            p.copy_(tg.tensor(named[name]))
+            p.copy_(_place(named[name]))
     return leaves
 
 
 def chain(arrays: Arrays, iteration: AbstractContextManager, op: str, backward: bool, length: int) -> Made:
     """One op, again and again; forward alone, x requires no gradient."""
-    x, seed = tg.tensor(arrays["x"], requires_grad=backward), tg.ones(arrays["x"].shape)
-    w = tg.tensor(arrays.get(op, arrays["x"]))
+    x = tg.tensor(arrays["x"], device=_device, requires_grad=backward)
+    seed = tg.ones(arrays["x"].shape, device=_device)
+    w = _place(arrays.get(op, arrays["x"]))
     loop = {"add": _adds, "multiply": _multiplies, "matmul": _products, "tanh": _tanhs}[op]
 
     def step():
@@ -176,7 +188,7 @@ def mlp(arrays: Arrays, iteration: AbstractContextManager, optimizer: str) -> Ma
         listed += [nn.Linear(w.shape[1], w.shape[0]), nn.ReLU()]
     model = nn.Sequential(*listed[:-1])
     leaves = _fill(model, arrays)
-    x, y = tg.tensor(arrays["x"]), tg.tensor(arrays["y"])
+    x, y = _place(arrays["x"]), _place(arrays["y"])
     made = (
         optim.SGD(model.parameters(), lr=LR)
         if optimizer == "SGD"
@@ -194,7 +206,7 @@ def sigma(arrays: Arrays, iteration: AbstractContextManager) -> Made:
         listed += [drop, nn.Linear(w.shape[1], w.shape[0]), nn.ReLU()]
     model = nn.Sequential(*listed[:-1])
     leaves = _fill(model, arrays)
-    x, y = tg.tensor(arrays["x"]), tg.tensor(arrays["y"])
+    x, y = _place(arrays["x"]), _place(arrays["y"])
     optimizer = optim.Adagrad(model.parameters(), lr=LR, eps=EPS_ADAGRAD)
     step = _training(model, F.cross_entropy, optimizer, x, y, iteration)
 
@@ -224,11 +236,11 @@ def expression(arrays: Arrays, iteration: AbstractContextManager) -> Made:
 
 def lstm(arrays: Arrays, iteration: AbstractContextManager, hidden: int) -> Made:
     """A Python loop over time; the inputs' share of the gates of all times in one product."""
-    x = tg.tensor(arrays["x"])
+    x = _place(arrays["x"])
     leaves = _leaves(parameters(arrays))
     w0, b0, w1, b1 = leaves.values()
     times, batch = x.shape[:2]
-    h0, c0 = tg.zeros((batch, hidden)), tg.zeros((batch, hidden))
+    h0, c0 = (tg.zeros((batch, hidden), device=_device) for _ in range(2))
     everyone = tuple(leaves.values())
     linear, sigmoid, tanh, split, stack = F.linear, tg.sigmoid, tg.tanh, tg.split, tg.stack
 
@@ -262,7 +274,7 @@ def cnn(arrays: Arrays, iteration: AbstractContextManager) -> Made:
     )
     leaves = _fill(model, arrays)
     optimizer = optim.Adam(model.parameters(), lr=LR, betas=BETAS, eps=EPS)
-    x, y = tg.tensor(arrays["x"]), tg.tensor(arrays["y"])
+    x, y = _place(arrays["x"]), _place(arrays["y"])
     return Made(_training(model, F.cross_entropy, optimizer, x, y, iteration), leaves, True)
 
 
@@ -320,7 +332,7 @@ def norm_gelu(arrays: Arrays, iteration: AbstractContextManager) -> Made:
 def adam(arrays: Arrays, iteration: AbstractContextManager) -> Made:
     """The update alone."""
     w = _leaf(arrays["w"])
-    w.grad = tg.tensor(arrays["g"])
+    w.grad = _place(arrays["g"])
     optimizer = optim.Adam([w], lr=LR, betas=BETAS, eps=EPS)
 
     def step():

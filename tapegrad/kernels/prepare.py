@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from ..dtypes import DType
 from ..errors import DtypeError, KernelError, ShapeError
-from ..layouts import Layout, layout
+from ..layouts import Layout, device_named, layout
 from ..ops.reader import Unreadable
-from ..ops.registry import Op, elementwise_dtypes
+from ..ops.registry import IDENTITY, Op, elementwise_dtypes
 from . import elementwise as generator
 from .builders import BUILDERS
 from .launch import ACCEPTS, Step
@@ -68,6 +68,12 @@ def infer(op: Op, ins: tuple[Layout, ...], attrs: dict) -> tuple[tuple[Layout, .
     return tuple(layout(tuple(shape), dtype, None, device) for shape, dtype in found), None, 0
 
 
+def compute_dtype(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]) -> DType:
+    """What an elementwise op that writes to memory of given layouts computes in."""
+    check_devices(op, (*ins, *outs))
+    return outs[0].dtype if op is IDENTITY else elementwise_dtypes(op, tuple(x.dtype for x in ins))[0]
+
+
 def _count(op: Op) -> int:
     if op.jitted is None:
         try:
@@ -79,13 +85,15 @@ def _count(op: Op) -> int:
 
 def device_of(op: Op, ins: tuple[Layout, ...]) -> str:
     """The device that all inputs share."""
-    device = ins[0].device
-    for x in ins:
-        if x.device != device:
-            raise DtypeError(
-                f"{op.name}: inputs are on {sorted({x.device for x in ins})}; bring them to one device with .to(device)"
-            )
-    return device
+    check_devices(op, ins)
+    return ins[0].device
+
+
+def check_devices(op: Op, ins: tuple[Layout, ...]) -> None:
+    """DtypeError where not all are on one device."""
+    if any(x.device != ins[0].device for x in ins):
+        where = ", ".join(f"input {i} is on {x.device}" for i, x in enumerate(ins))
+        raise DtypeError(f"{op.title}: {where}; bring them to one device with .to(device)")
 
 
 class CPU:
@@ -111,6 +119,14 @@ class CPU:
             )
         return Prepared(outs, tuple(builder(plain, outs, attrs)), copies)
 
+    def into(self, op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]) -> Prepared:
+        """An elementwise op that writes to memory of given layouts."""
+        if outs[0].size == 0:
+            return Prepared(outs, ())
+        return Prepared(
+            outs, generator.steps(op.expression(), ins, outs, compute_dtype(op, ins, outs), truths=op.truths)
+        )
+
     def _elementwise(self, op: Op, ins, outs, compute) -> Prepared:
         try:
             expression = op.expression()
@@ -127,10 +143,16 @@ BACKENDS: dict[str, object] = {"cpu": CPU()}
 def backend(device: str):
     """The backend that computes on that device."""
     found = BACKENDS.get(device)
-    if found is None and device == "reference":
-        from .reference import Reference
-
-        found = BACKENDS.setdefault("reference", Reference())
     if found is None:
-        raise DtypeError(f'device {device!r} is not known; devices are "cpu" and, for checks, "reference"')
+        device = device_named(device)
+        found = BACKENDS.get(device)
+    if found is None:
+        if device == "reference":
+            from .reference import Reference
+
+            found = BACKENDS.setdefault("reference", Reference())
+        else:
+            from .cuda import devices
+
+            found = BACKENDS.setdefault(device, devices.open_device(device).backend)
     return found

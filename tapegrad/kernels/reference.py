@@ -19,7 +19,7 @@ from ..ops import expression as ex
 from ..ops.reader import Unreadable
 from ..ops.registry import Op
 from .memory import array_at
-from .prepare import Prepared, infer
+from .prepare import Prepared, compute_dtype, infer
 from .reference_ops import FUNCTIONS
 
 
@@ -32,23 +32,26 @@ class Reference:
         outs, compute, offset = infer(op, ins, attrs)
         if op.kind == "view":
             return Prepared(outs, (), offset=offset)
-        fn = _elementwise(op, compute) if op.kind == "elementwise" else _primitive(op, outs, attrs)
+        return _prepared(_elementwise(op, compute) if op.kind == "elementwise" else _primitive(op, outs, attrs), outs)
 
-        def run(op: Op, ins: list[Layout], outs: list[Layout], addresses: list[int]) -> None:
-            arrays = [array_at(a, x) for a, x in zip(addresses, (*ins, *outs), strict=True)]
-            with np.errstate(all="ignore"):
-                found = fn(*(_wide(a) for a in arrays[: len(ins)]))
-                for target, value in zip(
-                    arrays[len(ins) :], found if isinstance(found, tuple) else (found,), strict=True
-                ):
-                    if target.size:
-                        np.copyto(
-                            target,
-                            np.asarray(value).reshape(target.shape) if np.ndim(value) else value,
-                            casting="unsafe",
-                        )
+    def into(self, op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]) -> Prepared:
+        """An elementwise op that writes to memory of given layouts."""
+        return _prepared(_elementwise(op, compute_dtype(op, ins, outs)), outs)
 
-        return Prepared(outs, (), run=run)
+
+def _prepared(fn: Callable, outs: tuple[Layout, ...]) -> Prepared:
+    """What calls `fn` with the inputs as arrays, and writes what it gives."""
+
+    def run(op: Op, ins: list[Layout], outs: list[Layout], addresses: list[int]) -> None:
+        arrays = [array_at(a, x) for a, x in zip(addresses, (*ins, *outs), strict=True)]
+        with np.errstate(all="ignore"):
+            found = fn(*(_wide(a) for a in arrays[: len(ins)]))
+            for target, value in zip(arrays[len(ins) :], found if isinstance(found, tuple) else (found,), strict=True):
+                if target.size:
+                    shaped = np.asarray(value).reshape(target.shape) if np.size(value) == target.size else value
+                    np.copyto(target, shaped, casting="unsafe")
+
+    return Prepared(outs, (), run=run)
 
 
 def _wide(x: np.ndarray) -> np.ndarray:

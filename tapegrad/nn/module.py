@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError, TapeError, TapegradError
+from ..layouts import is_device
 from ..tape.assign import replace
 from ..tape.create import tensor
 from ..tape.reverse import drop_gradients
@@ -299,13 +300,14 @@ class Module:
         drop_gradients([p.node for p in self.parameters() if type(p.node) is Leaf])
 
     def to(self, target) -> Module:
-        """Convert all floating parameters and buffers to another dtype or device.
+        """Move all parameters and buffers to another device, or convert all that are floating to another dtype.
 
         They stay the same tensors, so an optimizer keeps its parameters. Gradients are dropped. A backward through
         values recorded before raises.
         """
+        moves = is_device(target)
         for value in (*self.parameters(), *self.buffers()):
-            if value.dtype.is_float and value.is_leaf:
+            if (moves or value.dtype.is_float) and value.is_leaf:
                 moved = value.detach().to(target)
                 if moved.layout is not value.layout:
                     replace(value, moved)

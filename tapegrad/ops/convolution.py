@@ -160,7 +160,7 @@ def conv2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilati
 
     padding: zeros on each side, a number, (vertical, horizontal), "same" or "valid". Source: Goodfellow et al. 2016, chapter 9.
     """
-    bias = _bias(bias, "conv2d")
+    bias = _bias(bias, "conv2d", input.device)
     input, weight = _conv_checked(input, weight, bias, groups, "conv2d", 4)
     single = input.ndim == 3
     if single:
@@ -179,10 +179,10 @@ def conv2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilati
     return squeeze(out, 0) if single else out
 
 
-def _bias(bias, op_name: str):
+def _bias(bias, op_name: str, device: str):
     from .registry import _interpreter
 
-    return None if bias is None else _interpreter.tensor(bias, op_name)
+    return None if bias is None else _interpreter.tensor(bias, op_name, device)
 
 
 def single(value):
@@ -204,7 +204,7 @@ def single(value):
 )
 def conv1d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Cross-correlation of sequences (N, C, L) with filters (O, C/groups, K), plus a bias (O,)."""
-    bias = _bias(bias, "conv1d")
+    bias = _bias(bias, "conv1d", input.device)
     input, weight = _conv_checked(input, weight, bias, groups, "conv1d", 3)
     stride, dilation = (1, *single(stride)), (1, *single(dilation))
     if not isinstance(padding, str):
@@ -251,7 +251,7 @@ def conv_transpose2d(
     input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
 ):
     """The transpose of conv2d: images (N, C, H, W), filters (C, O/groups, KH, KW). Upsamples by `stride`."""
-    bias = _bias(bias, "conv_transpose2d")
+    bias = _bias(bias, "conv_transpose2d", input.device)
     input, weight = _conv_checked(input, weight, bias, groups, "conv_transpose2d", 4, transposed=True)
     single = input.ndim == 3
     if single:

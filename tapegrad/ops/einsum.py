@@ -25,9 +25,10 @@ from .registry import composite
 )
 def einsum(subscripts, *operands):
     """Einstein summation, as in NumPy: "ij,jk->ik" is a matrix product. Letters, `...`, repeated letters, implicit output."""
-    from .registry import _interpreter
+    from .registry import _interpreter, device_among
 
-    tensors = [_interpreter.tensor(t, "einsum") for t in operands]
+    device = device_among(operands)
+    tensors = [_interpreter.tensor(t, "einsum", device) for t in operands]
     terms, output = _einsum_terms(subscripts, tensors)
     pairs = [(_without_repeats(t, term)) for t, term in zip(tensors, terms, strict=True)]
     while len(pairs) > 1:

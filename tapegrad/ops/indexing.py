@@ -299,7 +299,7 @@ def _array_items(item, x, before: list) -> list:
     """An array index as integer tensors: a mask becomes one per axis of it."""
     from .registry import _interpreter
 
-    t = _interpreter.tensor(item, "index")
+    t = _interpreter.tensor(item, "index", x.device)
     if t.dtype is not bool_:
         if t.size == 0 and not _interpreter.is_tensor(item):
             t = astype(t, int64)

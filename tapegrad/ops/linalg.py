@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..dtypes import promote
+from .. import precision
+from ..dtypes import float32, promote
 from ..errors import ShapeError
 from .creation import eye, tril
 from .elementwise import exp, multiply
@@ -25,7 +26,15 @@ def _same_dtype(a, b):
 @primitive(public=False, builder="matmul")
 def matmul_kernel(a: Tensor, b: Tensor):
     """Matrix products over the last two axes; leading axes broadcast."""
-    return (a, b), {}
+    return (a, b), precise(a)
+
+
+def precise(x) -> dict:
+    """The attribute of a product of x that `tg.matmul_precision` asks for."""
+    if not precision.used or x.dtype is not float32 or not x.device.startswith("cuda"):
+        return {}
+    name = precision.matmul_precision.current()
+    return {} if name == "float32" else {"precision": name}
 
 
 def _leading(x, y, op_name: str) -> tuple[int, ...]:
@@ -36,61 +45,61 @@ def _leading(x, y, op_name: str) -> tuple[int, ...]:
 
 
 @matmul_kernel.shape
-def _(a, b):
+def _(a, b, precision=None):
     return (*_leading(a.shape[:-2], b.shape[:-2], "matmul"), a.shape[-2], b.shape[-1]), a.dtype
 
 
 @matmul_kernel.adjoint(0, saves=(1,))
-def _(g, y, a, b):
-    return _product_like(a, g, _turned(b))
+def _(g, y, a, b, precision=None):
+    return _product_like(a, g, _turned(b), precision)
 
 
 @matmul_kernel.adjoint(1, saves=(0,))
-def _(g, y, a, b):
-    return _product_like(b, _turned(a), g)
+def _(g, y, a, b, precision=None):
+    return _product_like(b, _turned(a), g, precision)
 
 
 @primitive(public=False, builder="matmul")
 def linear_kernel(x: Tensor, w: Tensor, turned=True):
     """x @ w.T, with the weight (out, in) as it lies in memory."""
-    return (x, w), {"turned": turned}
+    return (x, w), {"turned": turned, **precise(x)}
 
 
 @linear_kernel.shape
-def _(x, w, turned):
+def _(x, w, turned, precision=None):
     return (x.shape[0], w.shape[0]), x.dtype
 
 
 @linear_kernel.adjoint(0, saves=(1,))
-def _(g, y, x, w, turned):
-    return _product_like(x, g, w)
+def _(g, y, x, w, turned, precision=None):
+    return _product_like(x, g, w, precision)
 
 
 @linear_kernel.adjoint(1, saves=(0,))
-def _(g, y, x, w, turned):
-    return _product_like(w, _turned(g), x)
+def _(g, y, x, w, turned, precision=None):
+    return _product_like(w, _turned(g), x, precision)
 
 
 @primitive(public=False, builder="matmul")
-def product_in_order(a: Tensor, b: Tensor, order):
+def product_in_order(a: Tensor, b: Tensor, order, precision=None):
     """matmul_kernel's result with its axes in this order, and lying so in memory."""
-    return (a, b), {"order": order}
+    return (a, b), {"order": order, "precision": precision} if precision else {"order": order}
 
 
 @product_in_order.shape
-def _(a, b, order):
+def _(a, b, order, precision=None):
     shape = (*_leading(a.shape[:-2], b.shape[:-2], "matmul"), a.shape[-2], b.shape[-1])
     return tuple(shape[axis] for axis in order), a.dtype
 
 
 @product_in_order.adjoint(0, saves=(1,))
-def _(g, y, a, b, order):
-    return _product_like(a, _unordered(g, order), _turned(b))
+def _(g, y, a, b, order, precision=None):
+    return _product_like(a, _unordered(g, order), _turned(b), precision)
 
 
 @product_in_order.adjoint(1, saves=(0,))
-def _(g, y, a, b, order):
-    return _product_like(b, _turned(a), _unordered(g, order))
+def _(g, y, a, b, order, precision=None):
+    return _product_like(b, _turned(a), _unordered(g, order), precision)
 
 
 def _unordered(x, order: tuple[int, ...]):
@@ -103,23 +112,23 @@ def _turned(x):
     return run_with(permute_view, (x,), axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-def _product_like(x, left, right):
+def _product_like(x, left, right, precision=None):
     """left @ right, laid out as x is where that has no strides of its own making.
 
     The gradient of a transposed weight, or of attention's heads moved before time, comes out in the order of what is
     behind the view, so that nobody has to copy it.
     """
-    order = _memory_order(x.shape, x.strides)
+    order, attrs = _memory_order(x.shape, x.strides), {"precision": precision} if precision else {}
     if order is None or left.shape[:-2] != x.shape[:-2] or right.shape[:-2] != x.shape[:-2]:
-        return run_with(matmul_kernel, (left, right))
+        return run_with(matmul_kernel, (left, right), **attrs)
     rows, columns = x.ndim - 2, x.ndim - 1
     places = order
     if order[-1] == rows:  # (left @ right).T = right.T @ left.T
         left, right = _turned(right), _turned(left)
         places = tuple(columns if a == rows else rows if a == columns else a for a in order)
     if places == tuple(range(x.ndim)):
-        return _unordered(run_with(matmul_kernel, (left, right)), order)
-    return _unordered(run_with(product_in_order, (left, right), order=places), order)
+        return _unordered(run_with(matmul_kernel, (left, right), **attrs), order)
+    return _unordered(run_with(product_in_order, (left, right), order=places, **attrs), order)
 
 
 @lru_cache(4096)
@@ -154,6 +163,8 @@ _MATMUL = [
 def matmul(a: Tensor, b: Tensor):
     """The matrix product a @ b: over the last axis of a and the last but one of b; leading axes broadcast; 1-D is a vector."""
     if a.ndim == 2 and b.ndim == 2 and a.dtype is b.dtype and a.dtype.is_float and a.shape[1] == b.shape[0]:
+        if precision.used:
+            return run_with(matmul_kernel, (a, b), **precise(a))
         return run_with(matmul_kernel, (a, b))  # the commonest case, without further questions
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: wanted at least one axis each; use * for numbers")

@@ -310,13 +310,14 @@ def _(g, y, *xs, axis):
 
 def _sequence(tensors, op_name: str) -> list:
     """A non-empty list of tensors of one dtype."""
-    from .registry import _interpreter
+    from .registry import _interpreter, device_among
 
     if _interpreter.is_tensor(tensors) or not isinstance(tensors, tuple | list):
         raise DtypeError(f"{op_name}: wanted a list or tuple of tensors, got {type(tensors).__name__}")
     if not tensors:
         raise ShapeError(f"{op_name}: wanted at least one tensor, got an empty {type(tensors).__name__}")
-    made = [_interpreter.tensor(t, op_name) for t in tensors]
+    device = device_among(tensors)
+    made = [_interpreter.tensor(t, op_name, device) for t in tensors]
     meet = made[0].dtype
     for t in made[1:]:
         meet = promote(meet, t.dtype)

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
+from .. import precision
 from ..errors import DtypeError, ShapeError
 from .axes import one_axis
 from .elementwise import exp, multiply, where
 from .indexing import integers, take
-from .linalg import linear_kernel, matmul
+from .linalg import linear_kernel, matmul, precise
 from .movement import astype, expand_dims, floating, permute_view, reshape
 from .random import bernoulli
 from .reduce import sum_ as sum_over
@@ -340,7 +341,10 @@ def linear(input: Tensor, weight: Tensor, bias=None):
         out = matmul(input, run_with(permute_view, (weight,), axes=(1, 0)))
         return out if bias is None else out + bias
     rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
-    out = run_with(linear_kernel, (rows, weight), turned=True)
+    if precision.used:
+        out = run_with(linear_kernel, (rows, weight), turned=True, **precise(rows))
+    else:
+        out = run_with(linear_kernel, (rows, weight), turned=True)
     if bias is not None:
         out = out + bias
     return out if input.ndim == 2 else reshape(out, (*input.shape[:-1], weight.shape[0]))

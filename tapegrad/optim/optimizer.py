@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import functools
 import math
 import struct
@@ -19,6 +18,7 @@ from ..tape.apply import FORMATS, constant, empty, pack_scalar
 from ..tape.assign import update
 from ..tape.create import tensor, zeros_like
 from ..tape.reverse import drop_gradients
+from ..tape.spaces import writer_of
 from ..tape.state import enable_grad, local, no_grad
 from ..tape.tensor import Tensor
 from .steady import Leaves, Steady, steady
@@ -55,7 +55,7 @@ class Operands:
     def __init__(self, dtype: DType, device: str, count: int):
         whole = empty(layout((count,), dtype, None, device), "an optimizer's numbers")
         at = [whole.address + i * dtype.itemsize for i in range(count)]
-        self.address, self.dtype, self.nbytes = whole.address, dtype, whole.nbytes
+        self.address, self.dtype, self.nbytes, self.put = whole.address, dtype, whole.nbytes, writer_of(device)
         self.pack = struct.Struct(f"={count}{FORMATS[dtype.name]}").pack
         self.tensors = tuple([Tensor(whole.buffer, a, layout((), dtype, None, device)) for a in at])
 
@@ -65,7 +65,7 @@ class Operands:
             packed = self.pack(*values)
         except OverflowError:  # beyond float32: inf
             packed = b"".join([pack_scalar(v, self.dtype) for v in values])
-        ctypes.memmove(self.address, packed, self.nbytes)
+        self.put(self.address, packed, self.nbytes)
         return self.tensors
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ..tape.apply import FORMATS, pack_scalar
+from ..tape.spaces import HOST, put
 from ..tape.tensor import leaf_changes
 
 refs = sys.getrefcount
@@ -16,10 +17,10 @@ refs = sys.getrefcount
 class Numbers:
     """The coefficients of one bucket's rule, in memory that the recorded updates read."""
 
-    __slots__ = ("block", "buffer", "dtype", "pack", "value")
+    __slots__ = ("block", "buffer", "device", "dtype", "pack", "value")
 
     def __init__(self, value, count: int):
-        self.value, self.dtype = value, value.layout.dtype
+        self.value, self.dtype, self.device = value, value.layout.dtype, value.layout.device
         self.pack = struct.Struct(f"{count}{FORMATS[self.dtype.name]}").pack_into
         self.buffer: Any = None
         self.block: Any = None
@@ -28,12 +29,15 @@ class Numbers:
         buffer = self.value.buffer
         if buffer is not self.buffer:
             self.buffer = buffer
-            self.block = (ctypes.c_char * self.value.layout.nbytes).from_address(buffer.address)
+            kind = ctypes.c_char * self.value.layout.nbytes
+            self.block = kind.from_address(buffer.address) if self.device in HOST else kind()
         try:
             self.pack(self.block, 0, *numbers)
         except OverflowError:  # beyond float32: inf
             packed = b"".join([pack_scalar(n, self.dtype) for n in numbers])
-            ctypes.memmove(buffer.address, packed, len(packed))
+            self.block[: len(packed)] = packed
+        if self.device not in HOST:
+            put(self.device, buffer.address, bytes(self.block))
 
 
 class Bucket:

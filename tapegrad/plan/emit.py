@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from ..dtypes import bool_, float64
 from ..kernels import elementwise as generator
@@ -13,23 +14,36 @@ from ..ops import expression as ex
 from .fusion import FULL, ROW, Group
 from .graph import MAP, REDUCE, Graph, Task
 from .program import Record
+from .rewrite import ON_HOST, Rule
 from .spaces import reduced
 
 COPY = (ex.argument(0),)
 Overlay = tuple[int, int]  # an input and an output that may be the same memory, if the input is not needed afterwards
 
 
-def records(g: Graph, groups: list[Group]) -> tuple[list[Record], dict[int, list[Overlay]]]:
+class Target(Protocol):
+    """What planning asks of a device."""
+
+    rules: tuple[Rule, ...]  # that rewrite its graphs
+    reduces: bool  # whether its fused kernels reduce
+
+    def single(self, g: Graph, t: Task) -> list[Record]:
+        """The kernel calls of a task by itself."""
+
+    def fused(self, g: Graph, group: Group) -> tuple[list[Record], list[Overlay]]:
+        """The kernel calls of several, and what the first can compute in place."""
+
+
+def records(g: Graph, groups: list[Group], target: Target) -> tuple[list[Record], dict[int, list[Overlay]]]:
     """The kernel calls of the groups in their order, and by the place of a call, what it can compute in place."""
     made: list[Record] = []
     overlays: dict[int, list[Overlay]] = {}
     for group in groups:
         if len(group.tasks) > 1:
-            kernel = Kernel(g, group)
-            new, pairs = kernel.records(), kernel.overlays
+            new, pairs = target.fused(g, group)
         else:
             t = group.tasks[0]
-            new, pairs = single(g, t), elementwise_overlays(g, t)
+            new, pairs = target.single(g, t), elementwise_overlays(g, t)
         if pairs and (len(new) == 1 or len(group.tasks) > 1):
             overlays[len(made)] = pairs
         made += new
@@ -165,17 +179,28 @@ def gathered(
     return made
 
 
-class Kernel:
-    """The kernel of a group, as it is put together."""
+class Gathered(NamedTuple):
+    """A fused kernel: values read and written, layouts in which they are read, (node, layout) of those written; for people, the rest."""
 
-    def __init__(self, g: Graph, group: Group):
+    values: tuple[int, ...]
+    inputs: tuple[Layout, ...]
+    outputs: tuple[tuple[int, Layout], ...]
+    title: str
+    rows: tuple[int, ...]
+    moved: int
+
+
+class Kernel:
+    """The kernel of a group, as it is put together; `in_nodes`: by the nodes of kernels/fused.py in any case."""
+
+    def __init__(self, g: Graph, group: Group, in_nodes: bool = False):
         self.g, self.values, self.group = g, g.values, group
         space, split = group.space
         bounds = (1, *space)
         lengths = [n // m for m, n in zip(bounds, bounds[1:])]
         self.shape = tuple(reversed(lengths))
         self.row = next((i + 1 for i, n in enumerate(space) if n == split), 0) if split else 0
-        self.plain = plain(g, group)
+        self.plain = not in_nodes and plain(g, group)
         self.nodes: list = []  # of kernels/fused.py
         self.known: dict[int, int] = {}  # root, or part, that was computed -> its node
         self.loaded: dict[tuple, int] = {}  # (value, strides, whether as a truth value) -> its node
@@ -184,8 +209,8 @@ class Kernel:
         self.walks: dict[tuple, tuple[int, ...]] = {}
         self.overlays: list[Overlay] = []
 
-    def records(self) -> list[Record]:
-        """The kernel call."""
+    def gather(self) -> Gathered:
+        """What the tasks come to together."""
         g, group = self.g, self.group
         made: dict[int, tuple[int, Layout]] = {}  # value -> its node, and how it is written
         for t in group.tasks:
@@ -205,13 +230,20 @@ class Kernel:
         names = "·".join(dict.fromkeys([t.title for t in group.tasks]))
         title = f"fused {'×'.join(map(str, self.shape)) or '1'} {names}"
         rows = tuple(sorted({r for t in group.tasks for r in t.rows}))
+        return Gathered((*ins, *made), inputs, outputs, title, rows, moved)
+
+    def records(self) -> list[Record]:
+        """The kernel call."""
+        values, inputs, outputs, title, rows, moved = self.gather()
+        count = len(outputs)
         if self.plain:
             steps = self.elementwise(inputs, outputs)
-            return [Record(step, (*ins, *made), title, rows, moved // len(steps), len(made)) for step in steps]
+            return [Record(step, values, title, rows, moved // len(steps), count) for step in steps]
         steps, scratch = self.mixed(inputs, outputs)
         if not scratch:
-            return [Record(step, (*ins, *made), title, rows, moved, len(made)) for step in steps]
-        return gathered(steps, (*ins, *made, g.add(layout((scratch // 8,), float64))), len(ins), title, rows, moved)
+            return [Record(step, values, title, rows, moved, count) for step in steps]
+        room = self.g.add(layout((scratch // 8,), float64))
+        return gathered(steps, (*values, room), len(inputs), title, rows, moved)
 
     def elementwise(self, inputs: tuple[Layout, ...], outputs: tuple[tuple[int, Layout], ...]) -> tuple[Step, ...]:
         """The steps of one kernel of the elementwise generator."""
@@ -321,3 +353,21 @@ class Kernel:
         kind = reduced(self.values[t.ins[0]].layout.shape, t.axes)
         shape = self.shape[len(self.shape) - self.row :] if kind is not None and kind.over == "columns" else ()
         return layout(shape, x.dtype, None, x.device)
+
+
+class Host:
+    """The CPU: every rule, and fused kernels that reduce."""
+
+    rules, reduces = ON_HOST, True
+
+    def single(self, g: Graph, t: Task) -> list[Record]:
+        """The kernel calls of a task by itself."""
+        return single(g, t)
+
+    def fused(self, g: Graph, group: Group) -> tuple[list[Record], list[Overlay]]:
+        """One kernel."""
+        kernel = Kernel(g, group)
+        return kernel.records(), kernel.overlays
+
+
+HOST = Host()

@@ -56,9 +56,12 @@ class Fit(NamedTuple):
 class Fusion:
     """Gathers the tasks of a graph into groups."""
 
-    def __init__(self, g: Graph):
+    def __init__(self, g: Graph, reduces: bool = True):
         self.g = g
         self.values = g.values
+        self.reducing = (
+            reduces  # whether the device's fused kernels reduce, and so have results that are known once a row
+        )
         self.last = 0.0
         self.readers = g.readers()
 
@@ -101,7 +104,7 @@ class Fusion:
         group = Group(self.last, space, t.kind != CALL)
         level = FULL
         if t.kind == REDUCE:
-            found = reduced(self.domain(t), t.axes)
+            found = reduced(self.domain(t), t.axes) if self.reducing else None
             fit = None if found is None else self.reduces(space, found)
             if fit is None:
                 group.fusible = False
@@ -166,6 +169,8 @@ class Fusion:
 
     def spaces(self, t: Task, group: Group) -> Fit | None:
         """The space in which both can be walked."""
+        if t.kind == REDUCE and not self.reducing:
+            return None
         shape = self.domain(t)
         c = cuts(shape)
         n = c[-1] if c else 1
@@ -183,7 +188,13 @@ class Fusion:
         if space.split and n * space.split == space.size:
             both = merged(space.cuts, by_rows(c, space.split))
             return None if both is None else Fit(Shape(both, space.split), ROW)
-        if not space.split and n > space.size and n % space.size == 0 and all(m.level == FULL for m in group.tasks):
+        if (
+            self.reducing
+            and not space.split
+            and n > space.size
+            and n % space.size == 0
+            and all(m.level == FULL for m in group.tasks)
+        ):
             width = n // space.size
             both = merged(c, by_rows(space.cuts, width))
             if both is not None and any(self.g.roots[i] in group.made for i in t.ins):

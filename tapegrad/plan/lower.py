@@ -83,7 +83,8 @@ def task(g: Graph, row: Row, ins: tuple[int, ...], number: int) -> Task:
     elif t.builder == "matmul" and row.attrs.get("turned"):
         a, b = ins
         b = g.view(g.roots[b], turned(values[b].layout), values[b].offset)
-        t.op, t.attrs, t.ins = REGISTRY["matmul_kernel"], {}, (a, b)
+        t.op, t.ins = REGISTRY["matmul_kernel"], (a, b)
+        t.attrs = {name: value for name, value in row.attrs.items() if name != "turned"}
     elif t.builder in REDUCTIONS and values[ins[0]].layout.size:
         t.kind, t.axes = REDUCE, row.attrs["axes"]
     return t

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import KernelError
 from .arena import lay_out, span_of
-from .emit import records
+from .emit import HOST, Target, records
 from .fusion import Fusion, weigh
 from .graph import Graph
 from .lower import lower
@@ -17,15 +17,15 @@ from .rewrite import rewrite
 from .segment import Segment
 
 
-def plan(segment: Segment) -> Plan:
+def plan(segment: Segment, target: Target = HOST) -> Plan:
     """The kernel calls that compute a segment's fixed values, in order, and where everything else lies meanwhile."""
     g = lower(segment)
     g.live()
-    rewrite(g)
+    rewrite(g, target.rules)
     g.live()
     g.order()
     weigh(g)
-    made, overlays = records(g, Fusion(g).run())
+    made, overlays = records(g, Fusion(g, target.reduces).run(), target)
     check_order(g, made)
     places, arena = lay_out(g.values, made, overlays)
     values = segment.values

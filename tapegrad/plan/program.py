@@ -8,12 +8,11 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import KernelError, TapeError
 from ..kernels import sweep
 from ..kernels.handoff import RECORD
-from ..kernels.launch import Step
 from ..kernels.run import can_split, get_num_threads, share_words, whole_lines
 from ..kernels.threads import POOL
 from .segment import Value
@@ -33,7 +32,7 @@ class Record:
     bytes read and written.
     """
 
-    step: Step
+    step: Any  # a Step, or on a GPU a Launch
     values: tuple[int, ...]
     title: str
     rows: tuple[int, ...]
@@ -205,6 +204,10 @@ class Program:
     def _fail(self, code: int) -> int:
         self._at = code >> 32
         return code & 0xFFFFFFFF
+
+    def notes(self) -> str:
+        """What is to be said of how it runs beside the plan: nothing."""
+        return ""
 
     @property
     def failed(self) -> Record | None:

@@ -5,6 +5,8 @@ Each rule takes the graph once from end to end. Rules that move a read to anothe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..layouts import layout
 from ..ops import expression as ex
 from .graph import CALL, MAP, REDUCE, Graph, Task, costly, nodes, slow
@@ -12,23 +14,15 @@ from .parts import assemble, in_place, join, read_in_parts
 from .products import batched, sums
 from .updates import into_place
 
+Rule = Callable[[Graph], None]
 COPY = (ex.argument(0),)
 ZERO = (0, 0.0)
 
 
-def rewrite(g: Graph) -> None:
-    """Apply all rules."""
-    without_copies(g)
-    with_results(g)
-    g.live()
-    assemble(g)
-    join(g)
-    in_place(g)
-    sums(g)
-    batched(g)
-    into_place(g)
-    in_stages(g)
-    read_in_parts(g)
+def rewrite(g: Graph, rules: tuple[Rule, ...]) -> None:
+    """Apply rules, each to what those before it left."""
+    for rule in rules:
+        rule(g)
 
 
 # copies
@@ -193,3 +187,8 @@ def read_results(
     reads = ex.inputs_of(exprs)
     shown = ex.substitute(exprs, tuple([ex.argument(reads.index(i) if i in reads else 0) for i in range(len(ins))]))
     t.exprs, t.ins = shown, tuple([ins[i] for i in reads])
+
+
+# The rules in their order: those for any device, and those that lead to kernels that only the host has.
+ANYWHERE: tuple[Rule, ...] = (without_copies, with_results, Graph.live, assemble, join, in_place, read_in_parts)
+ON_HOST: tuple[Rule, ...] = (*ANYWHERE[:-1], sums, batched, into_place, in_stages, read_in_parts)

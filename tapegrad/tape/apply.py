@@ -6,7 +6,6 @@ where recording is on and an input is differentiable, appends a row.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import struct
 
@@ -23,8 +22,9 @@ from ..layouts import Layout, layout
 from ..ops import registry
 from ..ops.registry import Op
 from .pool import POOL, Buffer
+from .spaces import host_copy, pool_of, put
 from .state import local, order, user_line
-from .tensor import Row, Tensor
+from .tensor import CONSTANT, Row, Tensor
 
 HEAVY = (
     1 << 16
@@ -55,7 +55,7 @@ class Launch:
         self.out = prepared.outs[0]
         self.offset = prepared.offset * self.out.dtype.itemsize  # of a view, in bytes
         self.differentiable = op.differentiable and self.out.dtype.is_float
-        self.size_class = POOL.size_class(prepared.outs[0].nbytes)
+        self.size_class = pool_of(self.out.device).size_class(self.out.nbytes)
         steps = prepared.steps
         operands = len(ins) + len(prepared.outs)
         touched = sum(x.nbytes for x in (*ins, *prepared.outs))
@@ -72,7 +72,7 @@ class Launch:
 def launch_for(op: Op, inputs: tuple[Tensor, ...], attrs: dict, key) -> Launch:
     """Prepare and remember the launch of `op` on those layouts."""
     ins = tuple(t.layout for t in inputs)
-    device = next((x.device for x in ins if x.ndim), ins[0].device if ins else "cpu")
+    device = next((x.device for x in ins if x.ndim), ins[0].device if ins else attrs.get("device", "cpu"))
     made = Launch(op, backend(device).prepare(op, ins, attrs), ins)
     if len(op.launches) >= LAUNCHES:
         op.launches.clear()
@@ -196,7 +196,7 @@ def run_prepared(op: Op, prepared: Prepared, inputs: tuple[Tensor, ...], results
     scratch: list[Buffer] = []
 
     def workspace(nbytes: int) -> int:
-        scratch.append(allocate(nbytes, f"scratch memory of {op.name}"))
+        scratch.append(allocate(nbytes, f"scratch memory of {op.name}", results[0].layout.device))
         return scratch[-1].address
 
     for step in prepared.ready:
@@ -220,16 +220,17 @@ def fail(op: Op, status: int, inputs: tuple[Tensor, ...]):
     raise IndexOutOfRange(f"{name}: {sentence}.{found} The inputs have shapes {shapes}.")
 
 
-def allocate(nbytes: int, what: str) -> Buffer:
+def allocate(nbytes: int, what: str, device: str = "cpu") -> Buffer:
     """A buffer of at least that many bytes."""
-    size_class = POOL.size_class(nbytes)
+    pool = POOL if device == "cpu" else pool_of(device)
+    size_class = pool.size_class(nbytes)
     free = size_class.free
-    return Buffer(free.pop() if free else POOL.grow(size_class, what), free)
+    return Buffer(free.pop() if free else pool.grow(size_class, what), free)
 
 
 def empty(x: Layout, what: str = "empty") -> Tensor:
     """A tensor of that layout on a new buffer, its elements undefined."""
-    buffer = allocate(x.nbytes, f"the result of {what}")
+    buffer = allocate(x.nbytes, f"the result of {what}", x.device)
     return Tensor(buffer, buffer.address, x)
 
 
@@ -370,8 +371,8 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
         return found
     packed = pack_scalar(value, dtype)
     made = empty(layout((), dtype, None, device))
-    ctypes.memmove(made.address, packed, len(packed))
-    made.value = 0  # as good as made before any pass: whenever it is asked for, it has this value
+    put(made.layout.device, made.address, packed)
+    made.value = CONSTANT  # made before any pass, as it were: whenever it is asked for, it has this value
     if len(_constants) > 1024:
         _constants.clear()
     if value == value:
@@ -445,8 +446,9 @@ registry.set_interpreter(Interpreter)
 
 
 def host_array(t: Tensor) -> np.ndarray:
-    """A NumPy view of the tensor's memory. It does not keep the buffer alive: copy before the tensor goes."""
+    """A NumPy view of the tensor's memory, which does not keep the buffer alive: copy before the tensor goes. Of a device, a copy."""
     session = local.state.session
     if session is not None:
         session.read(t)
-    return array_at(t.address, t.layout)
+    x = t.layout
+    return array_at(t.address, x) if x.device == "cpu" else host_copy(t.address, x)

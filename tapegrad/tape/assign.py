@@ -5,12 +5,10 @@ A row that saved the old value notices at backward and raises, naming the line o
 
 from __future__ import annotations
 
-from ..errors import DtypeError, ShapeError, TapeError
-from ..kernels import elementwise as generator
+from ..errors import ShapeError, TapeError
 from ..kernels.prepare import backend, broadcast
-from ..layouts import Layout
 from ..ops import registry
-from ..ops.registry import Op, elementwise_dtypes
+from ..ops.registry import Op
 from .apply import as_tensor, coerce, run_prepared
 from .pool import writes
 from .state import local, order, user_place
@@ -54,14 +52,20 @@ def check_source(source: Tensor, what: str) -> Tensor:
     return source
 
 
+def _beside(t: Tensor, value, what: str) -> Tensor:
+    """A value as a tensor on the device of t."""
+    made = as_tensor(value, what, t.device)
+    return made if made.device == t.device else made.detach().to(t.device)
+
+
 def copy_(self: Tensor, source) -> Tensor:
     """Write the values of `source`, broadcast to this shape and converted to this dtype, into this tensor.
 
-    Allowed on tensors without gradient, and on leaves inside `tg.no_grad()`. A backward that needs the old value
-    raises.
+    The source may be on another device. Allowed on tensors without gradient, and on leaves inside `tg.no_grad()`. A backward that
+    needs the old value raises.
     """
     check_writable(self, "copy_")
-    source = check_source(as_tensor(source, "copy_"), "copy_")
+    source = check_source(_beside(self, source, "copy_"), "copy_")
     if broadcast("copy_", [source.shape, self.shape]) != self.shape:
         raise ShapeError(f"copy_: shape {source.shape} does not broadcast to {self.shape}")
     update((self,), registry.IDENTITY, (source,))
@@ -78,7 +82,7 @@ def write(t: Tensor, key, value) -> None:
     from ..ops.registry import REGISTRY
 
     check_writable(t, "assignment to a part")
-    value = check_source(as_tensor(value, "assignment"), "assignment to a part")
+    value = check_source(_beside(t, value, "assignment"), "assignment to a part")
     keys = key if isinstance(key, tuple) else (key,)
     arrays = [k for k in keys if isinstance(k, list) or getattr(k, "shape", None)]
     if not arrays:
@@ -86,7 +90,7 @@ def write(t: Tensor, key, value) -> None:
         written(t)
         return
     if len(keys) == 1 and as_tensor(keys[0], "assignment").dtype.kind == "b":
-        mask = as_tensor(keys[0], "assignment")
+        mask = _beside(t, keys[0], "assignment")
         if mask.shape == t.shape[: mask.ndim] and value.size == 1 and mask.ndim:
             mask = REGISTRY["reshape"](mask, mask.shape + (1,) * (t.ndim - mask.ndim))
             value = value.astype(t.dtype)  # before they meet: int64 would not survive a detour through float32
@@ -101,12 +105,18 @@ def scatter_into(t: Tensor, positions: Tensor, value: Tensor) -> None:
     import numpy as np
 
     from .apply import host_array
+    from .spaces import HOST
 
     if broadcast("assignment", [value.shape, positions.shape]) != positions.shape:
         raise ShapeError(f"assignment: value of shape {value.shape} does not broadcast to {positions.shape}")
     target = host_array(t)
     with np.errstate(over="ignore", invalid="ignore"):
         target[np.unravel_index(host_array(positions), t.shape)] = host_array(value)
+    if t.device not in HOST:  # target is a copy: send it back
+        from .create import from_array
+
+        t.copy_(from_array(target, t.dtype, t.device))
+        return
     written(t)
 
 
@@ -130,7 +140,7 @@ def update(targets: tuple[Tensor, ...], op: Op, inputs: tuple) -> None:
     key = (op, tuple([t.layout for t in inputs]), tuple([t.layout for t in targets]))
     prepared = _updates.get(key)
     if prepared is None:
-        prepared = _updates[key] = prepare(op, *key[1:])
+        prepared = _updates[key] = backend(key[2][0].device).into(op, *key[1:])
         if len(_updates) > 4096:
             _updates.clear()
     run_prepared(op, prepared, inputs, targets)  # type: ignore[arg-type]
@@ -145,22 +155,6 @@ def apart(t: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
 
             return contiguous_copy(t)
     return t
-
-
-def prepare(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]):
-    from ..kernels.prepare import Prepared
-
-    if outs[0].device != "cpu":
-        made = backend(outs[0].device).prepare(op, ins, {})
-        if made.outs != outs:
-            raise DtypeError(f"{op.name}: cannot write {made.outs} into {outs}")
-        return made
-    compute, _ = elementwise_dtypes(op, tuple(x.dtype for x in ins))
-    if op is registry.IDENTITY:
-        compute = outs[0].dtype
-    if outs[0].size == 0:
-        return Prepared(outs, ())
-    return Prepared(outs, generator.steps(op.expression(), ins, outs, compute, truths=op.truths))
 
 
 def replace(t: Tensor, other: Tensor) -> None:

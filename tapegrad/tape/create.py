@@ -8,14 +8,19 @@ import operator
 
 import numpy as np
 
-from ..dtypes import DEFAULT, DType, as_dtype, bool_, int64
+from ..dtypes import ALL, DEFAULT, DType, as_dtype, bool_, int64
 from ..errors import DtypeError, OutOfMemory, ShapeError
 from ..kernels.memory import array_at
 from ..layouts import MOST_ELEMENTS, Layout, layout
 from .apply import as_tensor, constant, empty, host_array
 from .pool import POOL
+from .spaces import HOST, get, put
 from .state import local
 from .tensor import Leaf, Tensor
+
+BY_ARRAY = {d.numpy: d for d in ALL}
+SMALL = 4096  # bytes up to which a second copy costs less than asking an array for its address, 1.4 µs
+HELD = frozenset({Tensor, np.ndarray, float, int, list, tuple, bool})  # what is on the host, without a question
 
 
 def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
@@ -27,10 +32,36 @@ def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = Fa
     >>> tensor([[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 2)
     """
+    if dtype is None and type(data) is np.ndarray:
+        known = BY_ARRAY.get(data.dtype)
+        if known is not None:  # a batch, as a rule: no further questions
+            made = of_array(data, known, device or "cpu")
+            if requires_grad:
+                made.requires_grad = True
+            return made
     wanted = None if dtype is None else as_dtype(dtype)
+    if type(data) not in HELD and hasattr(data, "__cuda_array_interface__"):
+        return _from_gpu(data, wanted, device, requires_grad)
     array = _as_array(data)
     found = wanted or (DEFAULT if _from_python_floats(data, array) else _supported(array))
     made = from_array(array, found, device or (data.device if type(data) is Tensor else "cpu"))
+    if requires_grad:
+        made.requires_grad = True
+    return made
+
+
+def _from_gpu(data, wanted: DType | None, device: str | None, requires_grad: bool) -> Tensor:
+    """A copy of an array that another library has on a GPU."""
+    from .exchange import from_interface
+    from .interop import from_dlpack, to
+
+    if hasattr(data, "__dlpack_device__"):
+        made = from_dlpack(data)
+    else:
+        made = from_interface(data.__cuda_array_interface__, device if device not in (None, "cpu") else "cuda:0")
+    if wanted is not None:
+        made = to(made, wanted)
+    made = to(made, device) if device is not None else made
     if requires_grad:
         made.requires_grad = True
     return made
@@ -95,6 +126,11 @@ def from_array(array: np.ndarray, dtype: DType, device: str = "cpu") -> Tensor:
     """A tensor with a copy of an array's elements."""
     if array.dtype.kind not in "fiub":
         _supported(array)
+    return of_array(array, dtype, device)
+
+
+def of_array(array: np.ndarray, dtype: DType, device: str) -> Tensor:
+    """`from_array`, of an array whose dtype can be taken."""
     x = layout(array.shape, dtype, None, device)
     session = local.state.session
     if session is not None:
@@ -106,7 +142,12 @@ def from_array(array: np.ndarray, dtype: DType, device: str = "cpu") -> Tensor:
 
 def fill_from(address: int, x: Layout, array: np.ndarray) -> None:
     """Copy an array's elements to memory of that layout."""
-    if array.dtype == x.dtype.numpy and array.flags.c_contiguous:
+    if x.device not in HOST:
+        with np.errstate(over="ignore", invalid="ignore"):
+            put(x.device, address, np.ascontiguousarray(array, x.dtype.numpy))
+    elif array.dtype == x.dtype.numpy and x.nbytes <= SMALL:
+        ctypes.memmove(address, array.tobytes(), x.nbytes)
+    elif array.dtype == x.dtype.numpy and array.flags.c_contiguous:
         ctypes.memmove(address, array.__array_interface__["data"][0], x.nbytes)
     elif array.size:
         with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is inf, as in every op
@@ -224,4 +265,4 @@ def parameter(data) -> Tensor:
 
 def copy_bytes(t: Tensor) -> bytes:
     """The elements of a contiguous tensor as bytes."""
-    return ctypes.string_at(t.address, t.nbytes)
+    return get(t.device, t.address, t.nbytes)

@@ -7,9 +7,11 @@ import numpy as np
 from ..dtypes import as_dtype
 from ..errors import DtypeError, ShapeError, TapeError
 from ..kernels.prepare import backend
-from ..layouts import layout
+from ..layouts import device_named, is_device, layout
 from ..ops.registry import REGISTRY
-from .apply import as_tensor, empty, host_array
+from .apply import as_tensor, contiguous_copy, empty, host_array
+from .spaces import HOST
+from .state import local
 from .tensor import Tensor
 
 
@@ -85,17 +87,49 @@ def _as_arrays(value):
 
 
 def dlpack(self: Tensor, **kwargs):
-    """A DLPack capsule of the elements, without a copy. The consumer keeps the buffer alive."""
+    """A DLPack capsule of the elements, without a copy. The consumer keeps the buffer alive. On a GPU, what was asked of it is done."""
     if self.requires_grad:
         raise TapeError(
             "__dlpack__: the tensor requires a gradient, which the consumer could not follow; pass t.detach()"
         )
+    if self.device not in HOST:
+        from .exchange import capsule_of
+
+        session = local.state.session
+        if session is not None:
+            session.read(self)
+        if kwargs.get("copy"):
+            return capsule_of(contiguous_copy(self))
+        return capsule_of(self)
     return np.asarray(_Exported(self)).__dlpack__(**kwargs)
 
 
 def dlpack_device(self: Tensor) -> tuple[int, int]:
-    """DLPack's name of the device: the CPU."""
-    return 1, 0
+    """DLPack's name of the device: 1 is the CPU, 2 a GPU."""
+    if self.device in HOST:
+        return 1, 0
+    from .exchange import CUDA, number_of
+
+    return CUDA, number_of(self.device)
+
+
+def cuda_array_interface(self: Tensor) -> dict:
+    """What CuPy, Numba and PyTorch read of a tensor on a GPU. AttributeError on the host, as the interface wants it."""
+    if self.device in HOST:
+        raise AttributeError("a tensor on the host has no __cuda_array_interface__; move it with .to('cuda')")
+    if self.requires_grad:
+        raise AttributeError("a tensor that requires a gradient has no __cuda_array_interface__; pass t.detach()")
+    from .exchange import cuda_array_interface
+
+    session = local.state.session
+    if session is not None:
+        session.read(self)
+    return cuda_array_interface(self)
+
+
+def cpu(self: Tensor) -> Tensor:
+    """The tensor on the host: `to("cpu")`."""
+    return to(self, "cpu")
 
 
 class _Exported:
@@ -115,7 +149,7 @@ class _Exported:
 
 
 def from_dlpack(x, device=None) -> Tensor:
-    """A tensor with a copy of the elements of anything that speaks DLPack: NumPy, PyTorch, JAX, CuPy on the host.
+    """A tensor with a copy of the elements of anything that speaks DLPack: NumPy, PyTorch, JAX on the host, CuPy and PyTorch on a GPU.
 
     >>> import numpy as np
     >>> import tapegrad as tg
@@ -126,12 +160,19 @@ def from_dlpack(x, device=None) -> Tensor:
 
     if not hasattr(x, "__dlpack__"):
         raise DtypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__ method; use tg.tensor for other data")
+    kind = x.__dlpack_device__()[0] if hasattr(x, "__dlpack_device__") else 1
+    if kind in (2, 13):  # CUDA's memory, and that which it manages
+        from .exchange import from_capsule
+
+        made = from_capsule(x.__dlpack__())
+        return made if device is None else to(made, device)
     return tensor(np.from_dlpack(x), device=device)
 
 
 def to(self: Tensor, target) -> Tensor:
-    """The tensor on another device ("cpu", "reference"), or in another dtype. Gradients do not follow across devices."""
-    if target in ("cpu", "reference") or (isinstance(target, str) and target.partition(":")[0] in ("cuda", "gpu")):
+    """The tensor on another device ("cpu", "cuda:0", "reference"), or in another dtype. Gradients do not follow across devices."""
+    if is_device(target):
+        target = device_named(target)
         if target == self.device:
             return self
         backend(target)
@@ -139,7 +180,9 @@ def to(self: Tensor, target) -> Tensor:
             raise TapeError("to: gradients do not flow between devices; use .detach() first")
         made = empty(layout(self.shape, self.dtype, None, target), "to")
         if self.size:
-            np.copyto(host_array(made), host_array(self))
+            from .create import fill_from
+
+            fill_from(made.address, made.layout, host_array(self))
         if self.requires_grad:
             made.requires_grad = True
         return made
@@ -191,6 +234,8 @@ for _name, _method in {
     "__array_function__": array_function,
     "__dlpack__": dlpack,
     "__dlpack_device__": dlpack_device,
+    "__cuda_array_interface__": property(cuda_array_interface),
+    "cpu": cpu,
     "to": to,
     "__repr__": text,
     "_repr_html_": html,

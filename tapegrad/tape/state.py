@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .. import precision
+
 PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 # One counter for rows and in-place writes of all threads: a saved value is stale when it was written after its row.
@@ -37,6 +39,16 @@ class _Local(threading.local):
 
 
 local = _Local()
+
+
+def _precision_changed(name: str) -> None:
+    """Let a session know, so that it takes no row of another precision for this one."""
+    session = local.state.session
+    if session is not None:
+        session.mode(name)
+
+
+precision.watch = _precision_changed
 
 
 class recording:

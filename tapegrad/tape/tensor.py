@@ -22,6 +22,7 @@ from .state import local
 
 leaf_changes = [0]  # counts the times that a tensor became, or ceased to be, a leaf, or got another layout
 passes = [1]  # counts the recorded passes of all sessions; see `Tensor.value`
+CONSTANT = -1  # the pass in which shared tensors of Python numbers were made, as it were
 RELEASED = ("released",)  # in place of the saved values of a row that a backward has gone through
 
 

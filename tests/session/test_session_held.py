@@ -394,3 +394,27 @@ def test_c_a_call_that_reads_last_passes_result_twice_or_returns_it(call):
             yield seen, carried
 
     agree(program)
+
+
+@pytest.mark.parametrize("together", [{}, {7}, {7, 9}])
+def test_two_states_that_are_one_tensor_once(together):
+    """A backward that was recorded while two states were the same tensor reads each state when they are two again."""
+
+    def program(make):
+        session = make()
+        w = tg.tensor([[0.5, -0.3], [0.2, 0.7]], dtype=tg.float64, requires_grad=True)
+        h, c = tg.tensor([[1.0, 2.0]], dtype=tg.float64), tg.tensor([[0.5, -1.0]], dtype=tg.float64)
+        for i in range(16):
+            with session:
+                a, b = tg.tanh(h @ w), tg.sin(c @ w)
+                loss = (a * b).sum()
+                if i in together or i > 9:
+                    loss = loss * 2.0
+                w.grad = None
+                loss.backward()
+            yield w.grad.numpy()
+            h, c = a.detach() + 0.1 * i, b.detach() * 0.9
+            if i + 1 in together:
+                c = h
+
+    agree(program, restless=True)

@@ -74,6 +74,8 @@ simple = st.one_of(
     st.tuples(st.just("hold"), place),
     st.tuples(st.just("look"), st.sampled_from(LOOKS), place),
     st.tuples(st.just("carry"), place, st.booleans()),
+    st.tuples(st.just("twin"), place, st.sampled_from(["same", "own", "own"])),
+    st.tuples(st.just("second")),
     st.tuples(st.just("drop"), place),
     st.tuples(st.just("write"), st.sampled_from(["buffer", "part", "result", "view", "parameter"]), place),
     st.tuples(st.just("read"), st.sampled_from(["buffer", "view", "parameter"])),
@@ -156,6 +158,7 @@ class Machine:
         self.buffer = tg.tensor(self.rng.normal(size=(2, 4)), dtype=self.dtype)
         self.view = self.buffer[1:]
         self.carried = tg.zeros((1, 4), dtype=self.dtype)
+        self.twin = tg.ones((1, 4), dtype=self.dtype)
         self.held: list[tg.Tensor] = []
         self.sessions: dict[int, Any] = {}
         self.refused = False  # an op that raises is never matched
@@ -235,6 +238,13 @@ class Machine:
     def carry_(self, a, detached):
         x = self.pick(a)[:1]
         self.carried = x.detach() if detached else x
+
+    def twin_(self, a, how):
+        """Another value for the next iteration, which may be the very tensor that is carried already."""
+        self.twin = self.carried if how == "same" else self.pick(a)[:1].detach() * 0.5
+
+    def second_(self):
+        self.give(tg.sin(self.twin @ self.weight + self.bias))
 
     def drop_(self, a):
         if len(self.vars) > 1:
@@ -379,6 +389,8 @@ def test_w_programs_with_branches_and_loops_bitwise(program):
 
 
 FOUND = [  # by random search, one for each mistake that it showed
+    Program([("learn", 0, False), ("weight", 0), ("loop", (0, 1), [("weight", 3), ("backward", 0, True), ("step",),
+             ("backward", 0, True), ("step",)]), ("unary", "tanh", 0), ("carry", 2, False)], (3,), "float64"),
     Program([("step",), ("weight", 0), ("inner", 2), ("carry", 0, False), ("loop", (2,), [("unary", "tanh", 2)]),
              ("branch", 0, [("step",)], []), ("backward", 0, True)], (3,), "float32"),
     Program([("unary", "tanh", 0), ("unary", "tanh", 0), ("look", "bool", 0), ("carry", 0, False), ("write", "buffer", 4),

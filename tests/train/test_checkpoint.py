@@ -195,7 +195,9 @@ def test_a_hook_whose_state_does_not_fit_is_named(tmp_path):
     longer.fit(loader(), iterations=8)
     longer.save(tmp_path)
     before = weights(shorter)
-    with pytest.raises(CheckpointError, match=r"hook Schedule does not fit .*total \(saved 9, here 3\).*leave hooks out"):
+    with pytest.raises(
+        CheckpointError, match=r"hook Schedule does not fit .*total \(saved 9, here 3\).*leave hooks out"
+    ):
         shorter.load(tmp_path)
     assert weights(shorter) == before and shorter.iteration == 0
 

@@ -16,7 +16,7 @@ from .. import apply as eager
 from .. import assign
 from ..create import fill_from
 from ..state import local, order
-from ..tensor import Leaf, Made, Tensor, leaf_changes
+from ..tensor import CONSTANT, Leaf, Made, Tensor, leaf_changes
 from . import keep, match, record, run
 from .gradients import Gradients
 from .rows import DRAW, FRESH, MODE, OP, STEP, VIEW, Cursor, End, SessionRow, Slot, Span, Value
@@ -50,7 +50,7 @@ class Following:
         self.graph_changes = 0
         self.stamp = self.first_pass = 0
         self.base = 0
-        self.arena: Any = None
+        self.arenas: dict[str, Arena] = {}  # by device
         self.executions: list = []  # of the latest pass that was matched
         self.routine: Any = None  # how to end a pass that goes like the latest
         self.begin()
@@ -94,7 +94,13 @@ class Following:
         while row is not None:
             path.add(row)
             row = row.prev
-        self.slots_here = {id(slot.tensor): slot for slot in self.slots if slot.first in path}
+        for slot in self.slots:
+            if slot.first in path and slot.tensor.value is not CONSTANT:
+                other = self.slots_here.setdefault(id(slot.tensor), slot)
+                if (
+                    other is not slot
+                ):  # which of them a later row, or a backward, means cannot be told: they stay one tensor
+                    other.bindable = slot.bindable = False
 
     def diverge(self) -> None:
         """The pass differs from what was recorded: run what was matched, and record the rest."""
@@ -235,8 +241,8 @@ class Following:
         v = row.outs[0]
         fill_from(v.buffer.address, v.layout, random.next_state())  # type: ignore[union-attr]
 
-    def mode(self, on: bool) -> None:
-        """Recording of gradients was switched on or off."""
+    def mode(self, on: bool | str) -> None:
+        """Recording of gradients was switched on or off, or the precision of products changed."""
         if self.inside:
             return
         if self.replaying:
@@ -317,11 +323,12 @@ class Following:
         if self.replaying:
             run.sync(self)
 
-    def memory(self, nbytes: int):
-        """Memory that all programs of the session share: what one leaves there no other reads."""
-        if self.arena is None or self.arena.size < nbytes:
-            self.arena = Arena(nbytes)
-        return self.arena
+    def memory(self, nbytes: int, device: str = "cpu"):
+        """Memory that all programs of the session on a device share: what one leaves there no other reads."""
+        arena = self.arenas.get(device)
+        if arena is None or arena.size < nbytes:
+            arena = self.arenas[device] = Arena(nbytes, device)
+        return arena
 
     def failed(self, rows: list[SessionRow], at: SessionRow) -> None:
         """A segment's run failed at a row: what it was to compute has no value, and what was done after that row was not."""
@@ -371,9 +378,9 @@ class Following:
 class Arena:
     """A buffer and its size."""
 
-    def __init__(self, nbytes: int):
+    def __init__(self, nbytes: int, device: str):
         self.size = nbytes
-        self.buffer = eager.allocate(nbytes, "a session's intermediate values")
+        self.buffer = eager.allocate(nbytes, "a session's intermediate values", device)
         self.address = self.buffer.address
 
 

@@ -6,10 +6,10 @@ import functools
 import warnings
 from collections.abc import Callable
 
-from ... import config
+from ... import config, precision
 from ...errors import TapeError
 from ...ops import registry
-from ..pool import POOL
+from ..spaces import allocations
 from ..state import line_of, local, order, user_place
 from ..tensor import leaf_changes, passes
 from . import keep, record, run
@@ -78,6 +78,8 @@ class Session(Calls):
             self.record_from(root)
         if not state.recording:
             self.mode(False)
+        if precision.used:
+            self.mode(precision.matmul_precision.current())
         return self
 
     def enter_again(self, state) -> Session:
@@ -194,7 +196,7 @@ class Session(Calls):
         if self.seen > WINDOW:
             self.seen = self.misses = 0
         if self.planned or not self.replaying:
-            stats.warm = POOL.allocations
+            stats.warm = allocations()
         if self.ran:
             self.executions = self.ran
         if self.replaying or not self.pass_rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from copy import deepcopy
 from typing import Any
 
@@ -10,8 +9,9 @@ from ...ops.registry import Op
 from ..apply import allocate, contiguous_copy
 from ..assign import latest
 from ..pool import Buffer, writes
+from ..spaces import copied
 from ..state import user_place
-from ..tensor import Made, Row, Tensor
+from ..tensor import CONSTANT, Made, Row, Tensor
 from .rows import ASSIGN, DRAW, FRESH, MODE, OP, VIEW, End, Listed, Scalar, SessionRow, Slot, Span, Value, root_of
 
 
@@ -41,7 +41,7 @@ def operand(s, t: Tensor, row: SessionRow):
 
 def slot_of(s, t: Tensor, row: SessionRow) -> Slot:
     """The slot of this path that holds t, or a new one."""
-    if type(t.value) is int and t.value == 0:  # a constant: other reads of it may want another number in the next pass
+    if t.value is CONSTANT:  # other reads of it may want another number in the next pass
         found = Slot(t, row, volatile=False)
         s.slots.append(found)
         return found
@@ -137,14 +137,14 @@ def fresh_row(s, t: Tensor, kind: str = FRESH) -> None:
     value = Value(row, 0, t.layout)
     row.outs = [value]
     give_memory(value)
-    ctypes.memmove(value.handle.address, t.address, t.layout.nbytes)
+    copied(t.layout.device, value.handle.address, t.address, t.layout.nbytes)
     stand_for(s, t, value)
     give_out(row)
 
 
 def give_memory(value: Value, buffer: Buffer | None = None) -> None:
     """Memory of its own for a value's handle."""
-    value.buffer = buffer or allocate(value.layout.nbytes, "a value of a session")
+    value.buffer = buffer or allocate(value.layout.nbytes, "a value of a session", value.layout.device)
     value.handle.buffer = value.buffer
     value.handle.address = value.buffer.address
 
@@ -182,7 +182,7 @@ def mark_all(span: Span) -> None:
         latest[0] = note
 
 
-def mode_row(s, on: bool) -> None:
+def mode_row(s, on: bool | str) -> None:
     row = append(s, SessionRow(s, MODE, None, s.tail))
     row.mode = on
 

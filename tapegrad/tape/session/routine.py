@@ -64,7 +64,7 @@ class Routine:
                 setattr(container, name, h)
             if spare is None or refs(spare) != OWN:
                 v.buffer = None
-                spare = eager.allocate(v.layout.nbytes, "a value of a session")
+                spare = eager.allocate(v.layout.nbytes, "a value of a session", v.layout.device)
             v.buffer = h.buffer = spare
             entry[2] = address = spare.address
             program.bind(entry[0], address)

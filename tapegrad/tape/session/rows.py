@@ -8,7 +8,6 @@ anyone outside holds it.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from ...layouts import Layout
 from ..apply import kept, pack_scalar
 from ..pool import Buffer
+from ..spaces import writer_of
 from ..tensor import RELEASED, Leaf, Row, Tensor
 
 # kinds of rows
@@ -179,18 +179,19 @@ class Slot:
 class Scalar:
     """A Python number in memory of its own, so that another number is a write and not another recording."""
 
-    __slots__ = ("kind", "last", "tensor")
+    __slots__ = ("kind", "last", "put", "tensor")
     index = 0
 
     def __init__(self, value, tensor: Tensor):
         self.kind = type(value)
         self.tensor = tensor
         self.last = value
+        self.put = writer_of(tensor.layout.device)
 
     def write(self, value) -> None:
         """Store another number of the same kind."""
         packed = pack_scalar(value, self.tensor.layout.dtype)
-        ctypes.memmove(self.tensor.address, packed, len(packed))
+        self.put(self.tensor.address, packed, len(packed))
         self.last = value
 
 

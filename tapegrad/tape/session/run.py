@@ -7,7 +7,6 @@ segment runs row by row the first time that just these values are needed, and fr
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 from ...errors import TapeError, TapegradError
@@ -16,6 +15,7 @@ from ...plan.segment import Segment as Rows
 from ...plan.segment import Value as PlanValue
 from .. import apply as eager
 from .. import assign
+from ..spaces import get, plans, put
 from ..state import line_of
 from ..tensor import Tensor
 from .record import mark, rows_of
@@ -46,7 +46,7 @@ class Seen:
 class Segment:
     """The rows between two syncs."""
 
-    __slots__ = ("assigned", "everything", "executions", "rows", "visible")
+    __slots__ = ("assigned", "device", "everything", "executions", "rows", "visible")
 
     def __init__(self, rows: list[SessionRow]):
         self.rows = rows
@@ -64,6 +64,7 @@ class Segment:
         self.visible = Seen([v for v in shown if v not in leaves] + [v for v in shown if v in leaves])
         self.executions: dict[tuple, Execution] = {}
         self.assigned = [row for row in rows if row.kind == ASSIGN]
+        self.device = planned_for(self)
 
 
 def results_of(span: Span):
@@ -178,7 +179,7 @@ class Execution:
         self.program: Any = None
         self.at = segment.rows[0]  # where the last run failed
         self.plan: Any = None
-        self.by_rows = not plannable(segment)
+        self.by_rows = segment.device is None
         self.together: list = []
         self.single: list[Value] = []
         self.runs = 0
@@ -277,12 +278,17 @@ class Execution:
     def prepare(self, s) -> None:
         """Plan the rows for these needed values."""
         s.planned = True
-        from ...plan.planner import plan
-        from ...plan.program import Program  # loads llvmlite and BLAS
-
         rows, fixed = translate(self.segment, set(self.needed))
-        self.plan = plan(rows)
-        self.program = Program(self.plan, s.memory)
+        device = self.segment.device
+        assert device is not None  # by_rows otherwise
+        if device == "cpu":
+            from ...plan.planner import plan
+            from ...plan.program import Program  # loads llvmlite and BLAS
+
+            self.plan = plan(rows)
+            self.program = Program(self.plan, s.memory)
+        else:
+            self.plan, self.program = planned_on(device, rows, s)
         for x, number in fixed:
             if type(x) is Value:
                 self.bound.append([number, x, None])
@@ -314,7 +320,7 @@ class Execution:
         program = self.program
         for v in self.fill:
             if v.buffer is None:
-                v.buffer = eager.allocate(v.layout.nbytes, "a value of a session")
+                v.buffer = eager.allocate(v.layout.nbytes, "a value of a session", v.layout.device)
                 v.handle.buffer = v.buffer
         for entry in self.bound:
             address = entry[1].buffer.address
@@ -333,14 +339,15 @@ class Execution:
     def timed(self, s) -> list[tuple[str, int, int]]:
         """(title, start, nanoseconds) of each kernel, in a run that leaves everything as it was."""
         self.bind(s)
+        device = self.segment.device or "cpu"
         fixed = [(t.address, t.layout.nbytes) for t in (e[1].tensor for e in self.mobile) if t.layout.contiguous]
         fixed += [(v.buffer.address, v.layout.nbytes) for v in (e[1] for e in self.bound)]
-        before = [ctypes.string_at(address, nbytes) for address, nbytes in fixed]
+        before = [get(device, address, nbytes) for address, nbytes in fixed]
         try:
             return self.program.run_timed()
         finally:
             for (address, _), data in zip(fixed, before, strict=True):
-                ctypes.memmove(address, data, len(data))
+                put(device, address, data)
 
     def fail(self, s, status: int) -> None:
         """Raise what a kernel reported, naming the op and its line."""
@@ -354,17 +361,35 @@ class Execution:
         eager.fail(row.op, status, inputs)
 
 
-def plannable(segment: Segment) -> bool:
-    """False where another tensor shows memory that a row assigns to, or a value is not on the CPU: these rows keep their order."""
+def planned_on(device: str, rows: Rows, s) -> tuple[Any, Any]:
+    """Plan and program on a GPU."""
+    from ...plan import gpu
+    from ...plan.planner import plan
+    from ..spaces import space_of
+
+    found: Any = space_of(device)
+    made = plan(rows, gpu.Target(found))
+    return made, gpu.Program(made, lambda nbytes: s.memory(nbytes, device), found)
+
+
+def planned_for(segment: Segment) -> str | None:
+    """The device whose programs can run the rows. None where there is none, or another tensor shows memory that a row assigns to: these
+    rows keep their order.
+    """
     operands = {x for row in segment.rows for x in (*row.operands, *row.outs)}
-    if any(tensor_of(x).layout.device != "cpu" for x in operands):
-        return False
+    devices = {tensor_of(x).layout.device for x in operands}
+    if len(devices) > 1:
+        return None
+    device = devices.pop() if devices else "cpu"
+    if device != "cpu" and not plans(device):
+        return None
     written = {slot for row in segment.assigned for slot in row.targets}
     shown = {id(t.buffer): t for t in (slot.tensor for slot in written)}
     tensors = {id(slot.tensor) for slot in written}
-    return len(shown) == len(tensors) and not any(
+    alone = len(shown) == len(tensors) and not any(
         type(x) is Slot and shown.get(id(x.tensor.buffer), x.tensor) is not x.tensor for x in operands
     )
+    return device if alone else None
 
 
 def outside(segment: Segment) -> list[Value]:

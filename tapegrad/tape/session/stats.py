@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import TapeError
-from ..pool import POOL
+from ..spaces import allocations
 from .rows import ASSIGN, OP
 
 
@@ -64,7 +64,7 @@ def figures(s) -> Stats:
         sum(p.fused for p in plans),
         sum(p.arena for p in plans),
         sum(p.unplanned for p in plans),
-        POOL.allocations - counts.warm,
+        allocations() - counts.warm,
     )
 
 
@@ -80,7 +80,8 @@ def explain(s) -> str:
         if e.plan is None:
             parts.append(f"{head}{len(e.segment.rows)} rows, run one by one until they come back")
         else:
-            parts.append(head + words(e.plan))
+            notes = e.program.notes()
+            parts.append(head + words(e.plan) + (f"\n{notes}" if notes else ""))
     return "\n\n".join(parts)
 
 

@@ -1,0 +1,226 @@
+"""The GPUs of this process: each with its driver, its memory pool and its backend.
+
+    gpu = open_device("cuda:0")
+    gpu.backend.prepare(op, ins, attrs)         # what to launch
+    gpu.pool, gpu.upload, gpu.download          # where, and the ways in and out
+
+Launches run behind Python. A kernel that finds an index out of range says so in a status word of its own, and the error is raised
+when the host next waits for the device: when an element is read, or at `synchronize`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ...errors import IndexOutOfRange, KernelError
+from ..blocks import class_size
+from ..status import INDEX, SENTENCES
+from .template import STATUS, Kernel, Launch, Work
+from .words import Words
+
+if TYPE_CHECKING:
+    from .products import Products
+
+MOST = 4096  # status words
+STAGED = 1 << 14, 1 << 28  # bytes of the copies that go by way of page-locked memory
+RING = 3  # such blocks of a size: one that is filled, one that is copied, one that waits behind a kernel
+
+
+class Failures:
+    """Status words on a device, and whose they are.
+
+    An op takes the next word, a program keeps words for as long as it lives. They are read only where the host waits anyway.
+    """
+
+    def __init__(self, gpu: Gpu):
+        self.gpu = gpu
+        self.address = gpu.driver.allocate(4 * MOST)
+        gpu.driver.fill(self.address, 0, 4 * MOST)
+        self.titles: dict[int, str] = {}  # of the words in use
+        self.free = list(range(MOST - 1, -1, -1))
+        self.once: list[int] = []  # words of ops, free again when they were read
+        self.pending = False
+        self._lock = threading.Lock()
+
+    def word(self, title: str, lasting: bool = False) -> int:
+        """The place of a word for a launch that may fail."""
+        if not self.free:
+            self.check()
+        with self._lock:
+            if not self.free:
+                raise KernelError(
+                    f"{title}: {MOST} programs that may fail are alive on {self.gpu.name}; clear some sessions"
+                )
+            place = self.free.pop()
+            self.titles[place] = title
+            if not lasting:
+                self.once.append(place)
+        self.pending = True
+        return place
+
+    def give_back(self, places: list[int]) -> None:
+        """Words of a program that is gone."""
+        with self._lock:
+            for place in places:
+                self.titles.pop(place, None)
+                self.free.append(place)
+
+    def check(self) -> None:
+        """Wait for the device, and raise the first failure that was not raised yet."""
+        if not self.pending:
+            return
+        words = (ctypes.c_int32 * MOST)()
+        self.gpu.driver.download(ctypes.addressof(words), self.address, 4 * MOST)
+        with self._lock:
+            self.pending = False
+            found = [(place, title) for place, title in self.titles.items() if words[place]]
+            for place in self.once:
+                del self.titles[place]
+            self.free += reversed(self.once)
+            self.once = []
+        if found:
+            self.gpu.driver.fill(self.address, 0, 4 * MOST)
+            place, title = found[0]
+            code = words[place]
+            kind = IndexOutOfRange if code == INDEX else KernelError
+            raise kind(
+                f"{title}: {SENTENCES.get(code, f'the kernel returned status {code}')}. On a GPU this is noticed when a value is read; "
+                "what was computed from it since is not valid."
+            )
+
+
+class Gpu:
+    """One device: memory, copies, launches, the backend that prepares ops for it."""
+
+    def __init__(self, index: int, driver: Any, has_cublas: bool = True):
+        from .backend import Cuda
+        from .pool import DevicePool
+
+        self.name = f"cuda:{index}"
+        self.driver = driver
+        self.pool = DevicePool(driver)
+        self.failures = Failures(self)
+        self.backend = Cuda(self.run, self.product_work)
+        self.has_cublas = has_cublas
+        self.copy = driver.copy
+        self._functions: dict[Kernel, Any] = {}
+        self._staging: dict[int, deque] = {}  # size -> page-locked blocks, the one that was used last at the end
+
+    def upload(self, address: int, source: int, nbytes: int) -> None:
+        """Copy from the host; the source may change as soon as this returns.
+
+        Arrays go by way of page-locked memory: the copy from there runs behind Python, so that a batch arrives while the kernels of
+        the last one run. Small ones the driver takes along at once.
+        """
+        if not STAGED[0] <= nbytes <= STAGED[1]:
+            self.driver.upload(address, source, nbytes)
+            return
+        size = class_size(nbytes)
+        ring = self._staging.setdefault(size, deque())
+        if len(ring) < RING:
+            block = self.driver.pinned(size)
+        else:
+            block = ring.popleft()
+            block.wait()
+        ctypes.memmove(block.address, source, nbytes)
+        self.driver.upload(address, block.address, nbytes)
+        ring.append(block)
+
+    def download(self, target: int, address: int, nbytes: int) -> None:
+        """Copy to the host, after everything that was asked before; raises what failed meanwhile."""
+        self.failures.check()
+        self.driver.download(target, address, nbytes)
+
+    def synchronize(self) -> None:
+        """Wait until everything that was asked is done; raises what failed meanwhile."""
+        self.failures.check()
+        self.driver.synchronize()
+
+    # launches
+
+    def function(self, kernel: Kernel) -> Any:
+        """The kernel, loaded."""
+        found = self._functions.get(kernel)
+        if found is None:
+            found = self._functions[kernel] = self.driver.prepare(kernel)
+        return found
+
+    def bound(self, launch: Launch, addresses: list[int]) -> Callable[[], None]:
+        """A function that puts the launch, or a library's call, with the operands at these addresses on the device's queue."""
+        if not isinstance(launch, Launch):
+            return launch.bound(self, addresses)
+        launch = launch.fitting(addresses)
+        return functools.partial(
+            self.driver.launch,
+            self.function(launch.kernel),
+            launch.grid,
+            launch.block,
+            0,
+            Words(launch.words(addresses)),
+        )
+
+    @functools.cached_property
+    def products(self) -> Products:
+        """cuBLAS on this device."""
+        from .products import Products
+
+        return Products(self)
+
+    def product_work(self, ins: tuple, outs: tuple, attrs: dict) -> tuple[Work, tuple[int, ...]] | None:
+        """A product as calls of cuBLAS; None where there is none, as in the simulator."""
+        if not self.has_cublas:
+            return None
+        from .products import product_work
+
+        return product_work(ins, outs, attrs)
+
+    def run(self, op: Any, work: Work, _ins: Any, _outs: Any, addresses: list[int]) -> None:
+        """Run the launches of an op; `Cuda.runner`."""
+        places = [*addresses]
+        scratch = []
+        for nbytes in work.scratch:
+            size_class = self.pool.size_class(nbytes)
+            free = size_class.free
+            address = free.pop() if free else self.pool.grow(size_class, f"scratch memory of {op.name}")
+            scratch.append((free, address))
+            places.append(address)
+        fails = any(STATUS in launch.operands for launch in work.launches)
+        places.append(self.failures.address + 4 * self.failures.word(op.title) if fails else 0)
+        try:
+            for launch in work.launches:
+                self.bound(launch, places)()
+        finally:
+            for free, address in scratch:  # whoever takes it next comes behind in the queue
+                free.append(address)
+
+
+_lock = threading.Lock()
+
+
+def open_device(name: str) -> Gpu:
+    """The GPU of that name, such as "cuda:0". One object for each in a process. Raises where there is no such GPU."""
+    with _lock:
+        return _opened(name)
+
+
+@functools.cache
+def _opened(name: str) -> Gpu:
+    from .simulated import simulated_driver, simulates
+
+    index = int(name.partition(":")[2])
+    if simulates():
+        return Gpu(index, simulated_driver(index), has_cublas=False)
+    from . import door
+    from .driver import Driver
+
+    missing = door.why_not()
+    if missing is not None:
+        from .faults import DriverMissing
+
+        raise DriverMissing(f'the device "{name}" cannot be used: {missing}')
+    return Gpu(index, Driver(index))

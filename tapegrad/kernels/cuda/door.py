@@ -1,0 +1,143 @@
+"""The door to Numba's CUDA: the only place that imports numba.cuda, and only when a function is called.
+
+`compile_ptx` makes machine-independent code (PTX) of a Python function, which needs neither a driver nor a GPU; `driver.py`
+loads and launches it. Under `NUMBA_ENABLE_CUDASIM=1` there is no PTX: `simulated.py` runs the same function in Numba's
+simulator.
+
+The pointers that a kernel takes are plain addresses, and its numbers are 64-bit integers, so a launch needs nothing but
+words; no array object of Numba's is involved.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from ...errors import KernelError
+from .vectors import joined
+
+EXTRA = "pip install 'tapegrad[cuda]'"
+ENTRY = re.compile(r"\.visible \.entry (\w+)\(")
+TARGETS = ((7, 5), (8, 0), (9, 0), (10, 0))  # compute capabilities that the tests compile every kernel for
+
+
+@cache
+def module():
+    """numba.cuda, or a KernelError that says what to install."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise KernelError(f"numba-cuda is not installed, which makes the kernels for CUDA; {EXTRA}")
+    from numba import cuda
+
+    return cuda
+
+
+def libdevice():
+    """NVIDIA's mathematical functions; the simulator has none."""
+    from numba.cuda import libdevice
+
+    return libdevice
+
+
+def simulated() -> bool:
+    """True where kernels run in Numba's simulator: NUMBA_ENABLE_CUDASIM=1 was set before Numba was imported."""
+    module()
+    import numba
+
+    settings: Any = numba.config  # its fields are made at run time
+    return bool(settings.ENABLE_CUDASIM)
+
+
+def is_available() -> bool:
+    """True where a CUDA GPU can be used in this process; `why_not()` says what is missing otherwise.
+
+    >>> is_available() == (why_not() is None)
+    True
+    """
+    return why_not() is None
+
+
+def why_not() -> str | None:
+    """What is missing for the device "cuda", in one sentence; None where nothing is."""
+    try:
+        if simulated():
+            return "NUMBA_ENABLE_CUDASIM is set, so that kernels run in a simulator; unset it to use a GPU"
+    except KernelError as error:
+        return str(error)
+    try:
+        return _missing(_driver())
+    except RuntimeError:  # the bindings say so where there is no library
+        return "the NVIDIA driver is not installed, or too old to be found; install it from nvidia.com"
+
+
+def _missing(driver) -> str | None:
+    """What the driver says is missing."""
+    (status,) = driver.cuInit(0)
+    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
+        return "the NVIDIA driver finds no GPU; is one built in, and is CUDA_VISIBLE_DEVICES set to hide it?"
+    if status != driver.CUresult.CUDA_SUCCESS:
+        return f"the NVIDIA driver does not start ({name_of(driver, status)}); reload it, or restart the machine"
+    status, count = driver.cuDeviceGetCount()
+    if status != driver.CUresult.CUDA_SUCCESS or count == 0:
+        return "the NVIDIA driver finds no GPU; is one built in, and is CUDA_VISIBLE_DEVICES set to hide it?"
+    return None
+
+
+def _driver():
+    from cuda.bindings import driver
+
+    return driver
+
+
+def name_of(driver, status) -> str:
+    """The driver's name of a status."""
+    found, name = driver.cuGetErrorName(status)
+    return name.decode() if found == driver.CUresult.CUDA_SUCCESS and name else f"error {int(status)}"
+
+
+@cache
+def argument_types() -> dict[str, Any]:
+    """Numba's types of a kernel's arguments: an address of elements of each dtype, and "int"."""
+    module()
+    from numba import types
+
+    numbers = ("float32", "float64", "int32", "int64", "uint8", "uint32", "uint64")
+    return {"int": types.int64} | {name: types.CPointer(getattr(types, name)) for name in numbers}
+
+
+def compile_ptx(
+    function: Callable, arguments: tuple[str, ...], cc: tuple[int, int] = (9, 0), aligned: bool = False
+) -> str:
+    """The PTX of a kernel for the compute capability `cc`, e.g. (9, 0).
+
+    arguments: for each parameter "int", or the dtype of the elements at an address. aligned: accesses to neighbouring
+    elements start at multiples of 16 bytes, and are joined (`vectors.py`).
+    """
+    kinds = argument_types()
+    signature = tuple(kinds[a] for a in arguments)
+    ptx, _ = module().compile(function, signature, cc=cc, output="ptx", device=False, abi="numba")
+    return joined(ptx) if aligned else ptx
+
+
+def inlined(function: Callable) -> Callable:
+    """A function that kernels may call: its body becomes part of theirs, so that nothing is left to link."""
+    return function if simulated() else module().jit(device=True, inline="always")(function)
+
+
+def entry(ptx: str) -> str:
+    """The name of the kernel in a PTX text."""
+    found = ENTRY.search(ptx)
+    if found is None:
+        raise KernelError("the PTX text has no kernel in it")
+    return found[1]
+
+
+def assemble(ptx: str, cc: tuple[int, int]) -> bytes:
+    """Machine code of a PTX text, by nvJitLink: it runs with drivers that are older than the compiler. Needs no GPU."""
+    module()
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=f"sm_{cc[0]}{cc[1]}")
+    return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)

@@ -1,0 +1,76 @@
+"""NVIDIA's driver as a library: found, started, counted, and what its statuses say."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import KernelError, TapegradError
+from .faults import EXTRA, DriverMissing, fault
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What a GPU is. memory: bytes. shared: bytes of shared memory that a block may ask for. version: of CUDA, as (13, 0)."""
+
+    name: str
+    capability: tuple[int, int]
+    processors: int
+    memory: int
+    shared: int
+    version: tuple[int, int]
+
+
+def bindings() -> Any:
+    """`cuda.bindings.driver`; KernelError where it is not installed."""
+    try:
+        return importlib.import_module("cuda.bindings.driver")
+    except ImportError as error:
+        raise DriverMissing(f"cuda-bindings is not installed, by which CUDA is called ({error}); {EXTRA}") from None
+
+
+def started(api: Any = None) -> Any:
+    """The driver's functions, ready for use; DriverMissing where there is no driver, or one that is too old."""
+    api = api or bindings()
+    try:
+        version, _ = version_of(api)
+        need = api.CUDA_VERSION // 1000
+        if version and version // 1000 < need:
+            raise DriverMissing(
+                f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}, but the installed packages are made "
+                f"for CUDA {need}; install a newer driver from nvidia.com, or the packages for CUDA {version // 1000}"
+            )
+        (status,) = api.cuInit(0)
+    except RuntimeError as error:
+        if isinstance(error, KernelError):
+            raise
+        # The bindings raise it where there is no library, or one without a function that they ask for.
+        raise DriverMissing(
+            f"the NVIDIA driver is not installed, or too old to be found; install it from nvidia.com ({error})"
+        ) from None
+    if status:
+        raise fault_of(api, status, "CUDA", "starting the driver")
+    return api
+
+
+def device_count(api: Any = None) -> int:
+    """How many GPUs there are; DriverMissing where there is no driver."""
+    api = started(api)
+    status, count = api.cuDeviceGetCount()
+    if status:
+        raise fault_of(api, status, "CUDA", "counting GPUs")
+    return count
+
+
+def version_of(api: Any) -> tuple[int, tuple[int, int]]:
+    """The CUDA version that the driver supports, as 13000 and as (13, 0)."""
+    _, version = api.cuDriverGetVersion()
+    version = version or 0
+    return version, (version // 1000, version % 1000 // 10)
+
+
+def fault_of(api: Any, status: Any, where: str, doing: str) -> TapegradError:
+    """The error for a status other than success."""
+    failed, name = api.cuGetErrorName(status)
+    return fault(int(status), f"error {int(status)}" if failed or not name else name.decode(), where, doing)

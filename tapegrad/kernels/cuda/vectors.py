@@ -1,0 +1,145 @@
+"""Joins accesses to neighbouring elements in PTX: four `ld.global.f32` from x, x+4, x+8, x+12 become one `ld.global.v4.f32`.
+
+NVVM does this by itself only where it can prove that the address is a multiple of 16, and nothing that Numba offers can say
+so. Kernels bound to vectors say so by construction: where a thread reads or writes neighbours, these are whole groups of 16
+bytes from a multiple of 16 bytes on, and the launch checks the operand's address (`Launch.unaligned`). Only these kernels
+are given to `joined`.
+
+An access is moved only within a block of straight code, a load up to the first of its group, a store down to the last,
+never past an access that could meet it (loads not past stores, stores not past anything but arithmetic) and never past an
+instruction that reads or writes its registers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+ACCESS = re.compile(
+    r"\t(ld|st)\.global\.([fbus])(32|64) \t(?:(%\w+), \[(%\w+)(?:\+(-?\d+))?\]|\[(%\w+)(?:\+(-?\d+))?\], (%\w+));"
+)
+WIDEST = 16  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A load or store of one element: where in the text, of what type, from which address."""
+
+    line: int
+    load: bool
+    kind: str
+    size: int
+    base: str
+    offset: int
+    register: str
+
+
+def access(line: str, number: int) -> Access | None:
+    """The access that the line is; None where it is something else, or one of another size."""
+    m = ACCESS.fullmatch(line)
+    if m is None:
+        return None
+    kind, size = m[2] + m[3], int(m[3]) // 8
+    if m[1] == "ld":
+        return Access(number, True, kind, size, m[5], int(m[6] or 0), m[4])
+    return Access(number, False, kind, size, m[7], int(m[8] or 0), m[9])
+
+
+def joined(ptx: str) -> str:
+    """The text with neighbouring accesses joined."""
+    lines = ptx.split("\n")
+    start = 0
+    for i, line in enumerate([*lines, "$end:"]):
+        if _ends_block(line):
+            _join_block(lines, start, i)
+            start = i + 1
+    return "\n".join(line for line in lines if line is not None)
+
+
+def _ends_block(line: str) -> bool:
+    """Labels, branches, barriers, atomics, returns: nothing moves past them."""
+    return bool(re.match(r"\s*(\$?\w+:|@|bra|bar|barrier|atom|red|ret|membar|fence|shfl|call|\}|\{)", line))
+
+
+def _join_block(lines: list, start: int, stop: int) -> None:
+    """Joins what can be joined among lines start..stop, a block of straight code."""
+    open_loads: list[Access] = []
+    open_stores: list[Access] = []
+    groups: list[list[Access]] = []
+    for i in range(start, stop):
+        found = access(lines[i], i)
+        is_memory = re.match(r"\s*(ld|st)\.", lines[i]) and ".param" not in lines[i]
+        if found is None:
+            if is_memory and "st." in lines[i]:
+                groups += _groups(open_loads) + _groups(open_stores)
+                open_loads, open_stores = [], []
+            elif is_memory and open_stores:
+                groups += _groups(open_stores)
+                open_stores = []
+        elif found.load:
+            if open_stores:
+                groups += _groups(open_stores)
+                open_stores = []
+            open_loads.append(found)
+        else:
+            if open_loads:
+                groups += _groups(open_loads)
+                open_loads = []
+            open_stores.append(found)
+    for group in groups + _groups(open_loads) + _groups(open_stores):
+        _rewrite(lines, group)
+
+
+def _groups(accesses: list[Access]) -> list[list[Access]]:
+    """Accesses of 16 bytes among them. A run of neighbours starts at a multiple of 16 bytes if it has whole ones."""
+    by_base: dict[tuple, dict[int, Access]] = {}
+    for a in accesses:
+        by_base.setdefault((a.base, a.kind), {}).setdefault(a.offset, a)
+    found = []
+    for places in by_base.values():
+        size = next(iter(places.values())).size
+        run: list[Access] = []
+        for offset in [*sorted(places), None]:
+            if run and (offset is None or offset != run[-1].offset + size):
+                count = WIDEST // size
+                if len(run) % count == 0:
+                    found += [run[i : i + count] for i in range(0, len(run), count)]
+                run = []
+            if offset is not None:
+                run.append(places[offset])
+    return found
+
+
+def _rewrite(lines: list, group: list[Access]) -> None:
+    """One line instead of the group's: at the first of loads, at the last of stores; nothing where that is not allowed."""
+    first = group[0]
+    if not all(_may_move(lines, a, (min if a.load else max)(b.line for b in group)) for a in group):
+        return
+    registers = "{" + ", ".join(a.register for a in group) + "}"
+    address = f"[{first.base}+{first.offset}]" if first.offset else f"[{first.base}]"
+    at = (min if first.load else max)(a.line for a in group)
+    for a in group:
+        lines[a.line] = None
+    vector = f"v{len(group)}.{first.kind}"
+    if first.load:
+        lines[at] = f"\tld.global.{vector} \t{registers}, {address};"
+    else:
+        lines[at] = f"\tst.global.{vector} \t{address}, {registers};"
+
+
+def _may_move(lines: list, a: Access, to: int) -> bool:
+    """Whether no line between the access and its new place touches what it reads or writes."""
+    for i in range(min(a.line, to) + 1, max(a.line, to)):
+        line = lines[i]
+        if line is None:
+            continue
+        written = _written(line)
+        if a.base in written or a.register in written or (a.load and re.search(re.escape(a.register) + r"\b", line)):
+            return False
+    return True
+
+
+def _written(line: str) -> set[str]:
+    """The registers that an instruction writes: all of its first operand, unless it is a store."""
+    m = re.match(r"\s*(?!st\.)[\w.]+\s+(\{[^}]*\}|[^,;]*)", line)
+    return set(re.findall(r"%\w+", m[1])) if m else set()

@@ -1,0 +1,260 @@
+"""Plans for a GPU: the same graph, other kernels; and programs that run as one CUDA graph.
+
+Elementwise chains become one kernel each. Reductions, products and all else are the kernels of eager ops, on places in one arena.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ..dtypes import DType, float64
+from ..errors import KernelError
+from ..kernels.blocks import Buffer
+from ..kernels.cuda import elementwise
+from ..kernels.cuda.devices import Gpu
+from ..kernels.cuda.elementwise import Chain
+from ..kernels.cuda.faults import CaptureUnsafe
+from ..kernels.cuda.template import STATUS, Work
+from ..kernels.fused import Load, Map
+from ..layouts import Layout, layout
+from ..ops import expression as ex
+from .emit import Kernel, Overlay, distinct, shape_of, used
+from .fusion import Group
+from .graph import MAP, Graph, Task
+from .program import Memory, Plan, Record
+from .rewrite import ANYWHERE
+
+GRAPHS = 8  # of a program, for different addresses of the values that it does not own
+WARM = 1  # runs with the same addresses after which they are captured
+MOVES = 1  # of a value, after which memory of the program stands for it
+
+
+class Target:
+    """What planning asks of one GPU."""
+
+    rules, reduces = ANYWHERE, False
+
+    def __init__(self, gpu: Gpu):
+        self.gpu = gpu
+
+    def single(self, g: Graph, t: Task) -> list[Record]:
+        """The launches of a task by itself."""
+        values = g.values
+        ins, outs = tuple([values[i].layout for i in t.ins]), tuple([values[o].layout for o in t.outs])
+        if not any(x.size for x in outs):
+            return []
+        title = f"{t.title} {' '.join([shape_of(x) for x in ins])}"
+        if t.kind == MAP:
+            assert t.compute is not None
+            work = elementwise.work(chain(t.exprs, len(ins), outs, t.compute, t.truths), ins, outs)
+            return self.records(g, work, (*t.ins, *t.outs), len(outs), title, t.rows)
+        prepared: Any = self.gpu.backend.prepare(t.op, ins, t.attrs)
+        numbers, made = list(t.ins), []
+        for i in prepared.copies:
+            numbers[i], new = self.copied(g, numbers[i], ins[i], t.rows)
+            made += new
+        return made + self.records(g, prepared.work, (*numbers, *t.outs), len(outs), title, t.rows)
+
+    def copied(self, g: Graph, number: int, x: Layout, rows: tuple[int, ...]) -> tuple[int, list[Record]]:
+        """A value in C order, and the launch that makes it."""
+        plain = layout(x.shape, x.dtype, None, x.device)
+        to = g.add(plain)
+        work = elementwise.work(chain((ex.argument(0),), 1, (plain,), x.dtype, ()), (x,), (plain,))
+        return to, self.records(g, work, (number, to), 1, f"copy {shape_of(x)}", rows)
+
+    def fused(self, g: Graph, group: Group) -> tuple[list[Record], list[Overlay]]:
+        """One kernel for a chain of elementwise tasks."""
+        kernel = Kernel(g, group, in_nodes=True)
+        values, inputs, outputs, title, rows, moved = kernel.gather()
+        nodes, numbers = used(kernel.nodes, [node for node, _ in outputs])
+        joined = Chain(nodes, tuple([numbers[node] for node, _ in outputs]))
+        work = elementwise.work(joined, inputs, tuple([x for _, x in outputs]))
+        made = self.records(g, work, values, len(outputs), title, rows)
+        return [replace(r, moved=moved // len(made)) for r in made], kernel.overlays
+
+    def records(
+        self, g: Graph, work: Work, values: tuple[int, ...], outputs: int, title: str, rows: tuple[int, ...]
+    ) -> list[Record]:
+        """One record for each launch; scratch memories are values that the plan places."""
+        if not work.launches:
+            return []
+        device = g.values[values[-1]].layout.device
+        scratch = tuple([g.add(layout((-(-nbytes // 8),), float64, None, device)) for nbytes in work.scratch])
+        moved = sum([distinct(g.values[v].layout) for v in dict.fromkeys(values)]) // len(work.launches)
+        written = outputs + len(scratch)
+        return [Record(launch, (*values, *scratch), title, rows, moved, written) for launch in work.launches]
+
+
+def chain(exprs: tuple[ex.Node, ...], inputs: int, results: tuple[Layout, ...], compute: DType, truths: tuple) -> Chain:
+    """Expressions of the same inputs as a chain of one step."""
+    places = tuple(range(inputs))
+    maps = [Map(e, places, compute, x.dtype, truths) for e, x in zip(exprs, results, strict=True)]
+    return Chain((*map(Load, places), *maps), tuple(range(inputs, inputs + len(maps))))
+
+
+class Program:
+    """A plan in a GPU's memory, ready to run: launches with their words, and the CUDA graphs that were made of them.
+
+    As `program.Program` for the host: `allocate(nbytes)` gives the arena, `bind` says where fixed values lie. The first runs with
+    the same addresses launch kernel by kernel, later ones a graph. A launch that cannot be captured is never tried again.
+    """
+
+    def __init__(self, plan: Plan, allocate: Callable[[int], Memory], gpu: Gpu):
+        self.plan, self.gpu = plan, gpu
+        self.failed: Record | None = None  # a device tells of failures later
+        self.unsafe: str | None = None  # why launches are not captured
+        self._memory = allocate(plan.arena) if plan.arena else None
+        self._addresses: dict[int, int] = (
+            {n: self._memory.address + at for n, at in plan.places.items()} if self._memory else {}
+        )
+        self._status = [self._word(r) for r in plan.records]
+        self._launches: list[Callable[[], None]] | None = None
+        self._graphs: OrderedDict[tuple, Any] = OrderedDict()
+        self._runs: dict[tuple, int] = {}
+        self._fixed = sorted({self._root(n) for r in plan.records for n in r.values} - set(plan.places))
+        self._written = {self._root(n) for r in plan.records for n in r.values[len(r.values) - r.outputs :]}
+        self._read = self._reads()
+        self._moves: dict[int, int] = {}  # value -> how often another address was bound
+        self._staged: dict[int, Buffer] = {}  # value -> memory here that stands for it
+        self._targets: dict[int, int] = {}  # value -> where it lies outside
+        lasting = [place for place in self._status if place is not None]
+        weakref.finalize(self, gpu.failures.give_back, lasting)
+
+    def _word(self, record: Record) -> int | None:
+        fails = STATUS in record.step.operands
+        return self.gpu.failures.word(record.title, lasting=True) if fails else None
+
+    def _root(self, number: int) -> int:
+        base = self.plan.values[number].base
+        return number if base is None else base
+
+    def notes(self) -> str:
+        """How it runs, in a sentence."""
+        if self.unsafe is not None:
+            return f"launched kernel by kernel, because {self.unsafe}"
+        if not self._graphs:
+            return "launched kernel by kernel so far"
+        nodes = next(reversed(self._graphs.values())).nodes
+        return f"launched as a graph of {nodes} nodes; {len(self._staged)} values that move are copied"
+
+    # addresses
+
+    def _reads(self) -> set[int]:
+        """The fixed values that are read before the program itself wrote them."""
+        written: set[int] = set()
+        found = set()
+        for r in self.plan.records:
+            inner = len(r.values) - r.outputs
+            found.update({self._root(n) for n in r.values[:inner]} - written)
+            written.update([self._root(n) for n in r.values[inner:]])
+        return found
+
+    def bind(self, value: int, address: int) -> None:
+        """Say where value number `value` lies. Views of it follow.
+
+        A value that lies elsewhere in every pass, as what is held in a list does, would need a graph for each. Memory here then
+        stands for it, and is copied.
+        """
+        if value in self._staged:
+            self._targets[value] = address
+            return
+        if self._addresses.get(value, address) != address:
+            moves = self._moves[value] = self._moves.get(value, 0) + 1
+            if moves > MOVES and value in self._fixed:
+                buffer = self._staged[value] = self.gpu.pool.allocate(
+                    self.plan.values[value].layout.nbytes, "a value of a session"
+                )
+                self._targets[value], address = address, buffer.address
+        if self._addresses.get(value) != address:
+            self._addresses[value] = address
+            self._launches = None
+
+    def address(self, value: int) -> int:
+        """Where value number `value` lies now."""
+        v = self.plan.values[value]
+        if v.base is None:
+            return self._addresses[value]
+        return self._addresses[v.base] + v.offset * v.layout.dtype.itemsize
+
+    def _prepared(self) -> list[Callable[[], None]]:
+        """Every launch, for the present addresses."""
+        if self._launches is None:
+            made = []
+            for record, word in zip(self.plan.records, self._status, strict=True):
+                addresses = [self.address(n) for n in record.values]
+                addresses.append(0 if word is None else self.gpu.failures.address + 4 * word)
+                made.append(self.gpu.bound(record.step, addresses))
+            self._launches = made
+        return self._launches
+
+    # running
+
+    def run(self) -> int:
+        """Put all launches into the device's queue. 0: failures come to light when a value is read."""
+        for value in self._staged:
+            if value in self._read:
+                self._copy(self._staged[value].address, self._targets[value], value)
+        self._run()
+        for value in self._staged:
+            if value in self._written:
+                self._copy(self._targets[value], self._staged[value].address, value)
+        return 0
+
+    def _copy(self, target: int, source: int, value: int) -> None:
+        self.gpu.copy(target, source, self.plan.values[value].layout.nbytes)
+
+    def _run(self) -> None:
+        key = tuple([self._addresses.get(n, 0) for n in self._fixed])
+        if any(place is not None for place in self._status):
+            self.gpu.failures.pending = True
+        graph = self._graphs.get(key)
+        if graph is not None:
+            self._graphs.move_to_end(key)
+            graph.launch()
+            return
+        if 0 in key:
+            raise KernelError(
+                f"value {self._fixed[key.index(0)]} of the program was not bound to memory. This is a fault in tapegrad, not in your code."
+            )
+        count = self._runs[key] = self._runs.get(key, 0) + 1
+        if count > WARM and self.unsafe is None:
+            self._capture(key)
+        else:
+            self._launch()
+
+    def _launch(self) -> None:
+        for launch in self._prepared():
+            launch()
+
+    def _capture(self, key: tuple) -> None:
+        """Make a graph of the launches and run it."""
+        self._prepared()  # loading is no part of a capture
+        try:
+            with self.gpu.driver.capture() as graph:
+                self._launch()
+        except CaptureUnsafe as error:
+            self.unsafe = str(error)
+            self._launch()
+            return
+        while len(self._graphs) >= GRAPHS:
+            _, old = self._graphs.popitem(last=False)
+            old.close()
+        self._graphs[key] = graph
+        self._runs.clear()
+        graph.launch()
+
+    def run_timed(self) -> list[tuple[str, int, int]]:
+        """Run launch by launch, and give (title, start, duration) of each, in nanoseconds; waiting for the device between them."""
+        found = []
+        self.gpu.driver.synchronize()
+        for record, launch in zip(self.plan.records, self._prepared(), strict=True):
+            start = time.perf_counter_ns()
+            launch()
+            self.gpu.driver.synchronize()
+            found.append((record.title, start, time.perf_counter_ns() - start))
+        return found

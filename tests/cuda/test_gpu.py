@@ -1,0 +1,71 @@
+"""On a GPU, where there is one: `pytest -m gpu`. Every op and its gradients, training in sessions, memory, products by cuBLAS."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from registry_cases import params
+from test_ops_reference import TOLERANCE, run
+from test_simulated_sessions import dense, same, trained
+
+import tapegrad as tg
+from tapegrad.ops import samples
+
+USABLE = os.environ.get("TAPEGRAD_CUDA", "driver") == "driver" and tg.cuda.is_available()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not USABLE, reason=f"no GPU: {tg.cuda.why_not()}")]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("op", params())
+def test_every_op_and_its_gradients(op, dtype):
+    for drawn in samples.draw(op, np.random.default_rng(0)):
+        for got, expected in zip(run(op, drawn, dtype, "cuda:0"), run(op, drawn, dtype, "reference"), strict=True):
+            if got.dtype.kind != "f":
+                np.testing.assert_array_equal(got, expected)
+                continue
+            limit = TOLERANCE[got.dtype.name]
+            scale = max(1.0, np.abs(expected).max(initial=0.0))
+            np.testing.assert_allclose(got, expected, rtol=limit, atol=limit * scale)
+
+
+def test_training_in_a_session():
+    session = tg.Session()
+    same(trained("cuda", session), trained("cpu", nullcontext()))
+    assert session.stats.replays >= 8 and "graph" in session.explain()
+
+
+def test_a_classifier_in_a_session():
+    for a, b in zip(dense("cuda", tg.Session()), dense("cpu", nullcontext()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 31, 33, 127, 1025])
+def test_products(size):
+    rng = np.random.default_rng(size)
+    a, b = rng.normal(size=(size, 65)).astype(np.float32), rng.normal(size=(65, size)).astype(np.float32)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    x, y = tg.tensor(a, device="cuda"), tg.tensor(b, device="cuda")
+    np.testing.assert_allclose((x @ y).numpy(), exact, rtol=1e-4, atol=1e-4)
+    with tg.matmul_precision("tf32"):
+        np.testing.assert_allclose((x @ y).numpy(), exact, rtol=2e-2, atol=2e-2)
+
+
+def test_device_memory_does_not_grow():
+    w = tg.ones(1000, device="cuda", requires_grad=True)
+    session = tg.Session()
+
+    def step():
+        with session:
+            loss = (tg.tanh(w) ** 2).sum()
+            w.grad = None
+            loss.backward()
+
+    for _ in range(20):
+        step()
+    before = tg.cuda.memory_stats()["reserved"]
+    for _ in range(2000):
+        step()
+    assert tg.cuda.memory_stats()["reserved"] == before
