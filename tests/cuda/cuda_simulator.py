@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import sys
-import threading
 
 import numpy as np
 
 from tapegrad.errors import IndexOutOfRange, KernelError
 from tapegrad.kernels.cuda import template
 from tapegrad.kernels.cuda.backend import Cuda
-from tapegrad.kernels.cuda.simulated import simulate
+from tapegrad.kernels.cuda.simulated import settle_simulator, simulate
 from tapegrad.kernels.cuda.template import Launch, Work
 from tapegrad.kernels.prepare import BACKENDS
 from tapegrad.kernels.status import INDEX, SENTENCES
@@ -104,29 +102,9 @@ def start(launch: Launch, places: list[Memory]) -> None:
     simulate(launch.kernel.function(), launch.grid, launch.block, 0, (*pointers, *words))
 
 
-def one_at_a_time() -> None:
-    """The simulator makes a shared array when the first thread asks for it, but lets two threads be the first."""
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
-
-    lock = threading.Lock()
-
-    def array(self, shape, dtype, alignment=None):
-        frame = sys._getframe(1)
-        place = frame.f_code.co_filename, frame.f_lineno
-        with lock:
-            if place not in self._allocations:
-                self._allocations[place] = np.full(shape, 77, dtype)
-        return self._allocations[place]
-
-    FakeCUDAShared.array = array
-
-
 def small() -> None:
     """Cut launches for the simulator: several blocks, several warps in each, threads that loop."""
     template.MACHINE.block, template.MACHINE.lanes, template.MACHINE.blocks = 4, 2, 3
-    sys.setswitchinterval(
-        2e-5
-    )  # the simulator polls its threads, of which each else waits 5 ms for the interpreter's lock
 
 
 class HostSpace:
@@ -146,7 +124,7 @@ class HostSpace:
 def install() -> str:
     """Make the device known to this process; its name."""
     small()
-    one_at_a_time()
+    settle_simulator()
     BACKENDS[DEVICE] = Cuda(run)
     spaces._spaces[DEVICE] = HostSpace()
     return DEVICE
