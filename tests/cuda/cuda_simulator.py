@@ -9,7 +9,8 @@ import numpy as np
 from tapegrad.errors import IndexOutOfRange, KernelError
 from tapegrad.kernels.cuda import template
 from tapegrad.kernels.cuda.backend import Cuda
-from tapegrad.kernels.cuda.simulated import settle_simulator, simulate
+from tapegrad.kernels.cuda.door import settle_simulator
+from tapegrad.kernels.cuda.simulated import simulate
 from tapegrad.kernels.cuda.template import Launch, Work
 from tapegrad.kernels.prepare import BACKENDS
 from tapegrad.kernels.status import INDEX, SENTENCES

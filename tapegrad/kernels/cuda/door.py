@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 from ...errors import KernelError
 from .vectors import joined
@@ -141,3 +145,25 @@ def assemble(ptx: str, cc: tuple[int, int]) -> bytes:
 
     options = LinkerOptions(arch=f"sm_{cc[0]}{cc[1]}")
     return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)
+
+
+def settle_simulator() -> None:
+    """Mend two things of Numba's simulator, for the whole process.
+
+    It makes a shared array when the first thread asks for it, but lets two threads be the first, so that some do not share it.
+    And its threads wait for each other by asking again and again, of which each else holds Python's lock for 5 ms.
+    """
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    lock = threading.Lock()
+
+    def array(self, shape, dtype, alignment=None):
+        frame = sys._getframe(1)
+        place = frame.f_code.co_filename, frame.f_lineno
+        with lock:
+            if place not in self._allocations:
+                self._allocations[place] = np.full(shape, 77, dtype)
+        return self._allocations[place]
+
+    FakeCUDAShared.array = array  # type: ignore[method-assign]
+    sys.setswitchinterval(2e-5)

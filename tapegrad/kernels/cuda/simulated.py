@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -374,28 +373,6 @@ def simulates() -> bool:
     return config.cuda() == "simulator"
 
 
-def settle_simulator() -> None:
-    """Mend two things of Numba's simulator, for the whole process.
-
-    It makes a shared array when the first thread asks for it, but lets two threads be the first, so that some do not share it.
-    And its threads wait for each other by asking again and again, of which each else holds Python's lock for 5 ms.
-    """
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
-
-    lock = threading.Lock()
-
-    def array(self, shape, dtype, alignment=None):
-        frame = sys._getframe(1)
-        place = frame.f_code.co_filename, frame.f_lineno
-        with lock:
-            if place not in self._allocations:
-                self._allocations[place] = np.full(shape, 77, dtype)
-        return self._allocations[place]
-
-    FakeCUDAShared.array = array  # type: ignore[method-assign]
-    sys.setswitchinterval(2e-5)
-
-
 def simulated_driver(index: int = 0) -> Simulated:
     """A simulated device, with launches cut to a few threads each. DriverMissing where kernels cannot run in the simulator."""
     from . import door, template
@@ -408,6 +385,6 @@ def simulated_driver(index: int = 0) -> Simulated:
         raise DriverMissing(
             "TAPEGRAD_CUDA is simulator, but Numba's simulator is off; set NUMBA_ENABLE_CUDASIM=1 too, before Python starts"
         )
-    settle_simulator()
+    door.settle_simulator()
     template.MACHINE.block, template.MACHINE.lanes, template.MACHINE.blocks = 4, 2, 3
     return Simulated(index)
