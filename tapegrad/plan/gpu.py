@@ -123,6 +123,7 @@ class Program:
         self._staged: dict[int, Buffer] = {}  # value -> memory here that stands for it
         self._targets: dict[int, int] = {}  # value -> where it lies outside
         lasting = [place for place in self._status if place is not None]
+        self._fails = bool(lasting)
         weakref.finalize(self, gpu.failures.give_back, lasting)
 
     def _word(self, record: Record) -> int | None:
@@ -200,6 +201,8 @@ class Program:
             if value in self._read:
                 self._copy(self._staged[value].address, self._targets[value], value)
         self._run()
+        if self._fails:
+            self.gpu.failures.pending = True
         for value in self._staged:
             if value in self._written:
                 self._copy(self._targets[value], self._staged[value].address, value)
@@ -210,8 +213,6 @@ class Program:
 
     def _run(self) -> None:
         key = tuple([self._addresses.get(n, 0) for n in self._fixed])
-        if any(place is not None for place in self._status):
-            self.gpu.failures.pending = True
         graph = self._graphs.get(key)
         if graph is not None:
             self._graphs.move_to_end(key)
@@ -257,4 +258,6 @@ class Program:
             launch()
             self.gpu.driver.synchronize()
             found.append((record.title, start, time.perf_counter_ns() - start))
+        if self._fails:
+            self.gpu.failures.pending = True
         return found

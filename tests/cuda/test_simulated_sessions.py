@@ -329,3 +329,38 @@ def test_the_precision_of_products_is_an_attribute_of_their_rows():
             seen.append(rows)
     assert seen == [["tf32"] * 2 if i % 3 == 0 else [None] * 2 for i in range(9)]
     assert session.stats.variants >= 2 and session.stats.replays >= 4
+
+
+def test_a_failure_is_not_lost_with_the_program_that_found_it(gpu):
+    """The word of a program that is gone keeps its title until somebody reads a value, and is not another op's afterwards."""
+    x = tg.tensor(np.arange(5.0), device="cuda")
+    session = tg.Session()
+    for k in (1, 2, 3, 4, 9):
+        with session:
+            z = tg.take(x, tg.tensor([k], device="cuda")) + 1.0
+        if k < 5:
+            assert z.item() == k + 1
+    assert session.stats.replays
+    session.clear()
+    del session
+    with pytest.raises(IndexOutOfRange, match="take"):
+        z.item()
+    free = len(gpu.failures.free)
+    assert tg.take(x, tg.tensor([3], device="cuda")).item() == 3
+    assert len(gpu.failures.free) == free and not gpu.failures.titles.keys() & set(gpu.failures.free)
+
+
+def test_words_of_programs_that_are_gone_are_used_again(gpu):
+    x = tg.tensor(np.arange(5.0), device="cuda")
+    failures = gpu.failures
+    for _ in range(3):
+        places = [failures.word(f"program {i}", lasting=True) for i in range(len(failures.free))]
+        with pytest.raises(
+            KernelError, match="take: 4096 programs that may fail are alive on cuda:0; clear some sessions"
+        ):
+            tg.take(x, tg.tensor([3], device="cuda"))
+        failures.give_back(places)
+        assert not failures.free
+        assert tg.take(x, tg.tensor([3], device="cuda")).item() == 3
+    with pytest.raises(IndexOutOfRange, match="take"):
+        tg.take(x, tg.tensor([7], device="cuda")).item()

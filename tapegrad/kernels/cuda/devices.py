@@ -15,6 +15,7 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...errors import IndexOutOfRange, KernelError
@@ -34,7 +35,8 @@ RING = 3  # such blocks of a size: one that is filled, one that is copied, one t
 class Failures:
     """Status words on a device, and whose they are.
 
-    An op takes the next word, a program keeps words for as long as it lives. They are read only where the host waits anyway.
+    An op takes the next word, a program keeps words for as long as it lives. They are read only where the host waits anyway. A word
+    keeps its title until it was read, also where the program that wrote it is gone by then.
     """
 
     def __init__(self, gpu: Gpu):
@@ -43,15 +45,18 @@ class Failures:
         gpu.driver.fill(self.address, 0, 4 * MOST)
         self.titles: dict[int, str] = {}  # of the words in use
         self.free = list(range(MOST - 1, -1, -1))
-        self.once: list[int] = []  # words of ops, free again when they were read
-        self.pending = False
-        self._lock = threading.Lock()
+        self.read_next: list[int] = []  # words that no later launch writes to: free once they were read
+        self.pending = False  # whether a launch may have failed since the words were read
+        self.lock = threading.RLock()  # programs are given back by finalizers, which run anywhere
 
     def word(self, title: str, lasting: bool = False) -> int:
-        """The place of a word for a launch that may fail."""
-        if not self.free:
-            self.check()
-        with self._lock:
+        """The place of a word for a launch that may fail.
+
+        Where it is for one launch, the caller holds `lock` until that is in the device's queue: who reads the words frees it.
+        """
+        with self.lock:
+            if not self.free:
+                self.check(always=True)
             if not self.free:
                 raise KernelError(
                     f"{title}: {MOST} programs that may fail are alive on {self.gpu.name}; clear some sessions"
@@ -59,34 +64,30 @@ class Failures:
             place = self.free.pop()
             self.titles[place] = title
             if not lasting:
-                self.once.append(place)
-        self.pending = True
+                self.read_next.append(place)
         return place
 
     def give_back(self, places: list[int]) -> None:
-        """Words of a program that is gone."""
-        with self._lock:
-            for place in places:
-                self.titles.pop(place, None)
-                self.free.append(place)
+        """Words of a program that is gone. What it left in them is still to be read."""
+        with self.lock:
+            self.read_next += places
 
-    def check(self) -> None:
+    def check(self, always: bool = False) -> None:
         """Wait for the device, and raise the first failure that was not raised yet."""
-        if not self.pending:
+        if not (self.pending or always):
             return
-        words = (ctypes.c_int32 * MOST)()
-        self.gpu.driver.download(ctypes.addressof(words), self.address, 4 * MOST)
-        with self._lock:
-            self.pending = False
-            found = [(place, title) for place, title in self.titles.items() if words[place]]
-            for place in self.once:
+        with self.lock:
+            self.pending, last, self.read_next = False, self.read_next, []
+            words = (ctypes.c_int32 * MOST)()
+            self.gpu.driver.download(ctypes.addressof(words), self.address, 4 * MOST)
+            found = [(title, words[place]) for place, title in list(self.titles.items()) if words[place]]
+            for place in [place for place in list(self.titles) if words[place]]:
+                self.gpu.driver.fill(self.address + 4 * place, 0, 4)
+            for place in last:
                 del self.titles[place]
-            self.free += reversed(self.once)
-            self.once = []
+            self.free += reversed(last)
         if found:
-            self.gpu.driver.fill(self.address, 0, 4 * MOST)
-            place, title = found[0]
-            code = words[place]
+            title, code = found[0]
             kind = IndexOutOfRange if code == INDEX else KernelError
             raise kind(
                 f"{title}: {SENTENCES.get(code, f'the kernel returned status {code}')}. On a GPU this is noticed when a value is read; "
@@ -190,10 +191,13 @@ class Gpu:
             scratch.append((free, address))
             places.append(address)
         fails = any(STATUS in launch.operands for launch in work.launches)
-        places.append(self.failures.address + 4 * self.failures.word(op.title) if fails else 0)
         try:
-            for launch in work.launches:
-                self.bound(launch, places)()
+            with self.failures.lock if fails else nullcontext():
+                places.append(self.failures.address + 4 * self.failures.word(op.title) if fails else 0)
+                for launch in work.launches:
+                    self.bound(launch, places)()
+                if fails:
+                    self.failures.pending = True
         finally:
             for free, address in scratch:  # whoever takes it next comes behind in the queue
                 free.append(address)
