@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import tapegrad as tg
 from tapegrad import nn
 from tapegrad.errors import DtypeError, IndexOutOfRange, KernelError, OutOfMemory, ShapeError, TapeError, TapegradError
+from tapegrad.ops import registry
 
 F = nn.functional
 
@@ -391,3 +392,16 @@ def test_nonsense_in_brackets(key, value):
     ):
         with contextlib.suppress(TapegradError, TypeError, ValueError):
             use()
+
+
+def test_wrong_arguments_are_told_by_the_name_of_the_op():
+    """For every op of the registry: Python's own sentence, with the op's name and none of ours."""
+    for op in registry.REGISTRY.values():
+        with pytest.raises(TypeError) as caught:
+            op(*[tg.ones(2)] * op.arity, no_such_argument=1)
+        sentence = str(caught.value)
+        assert sentence.startswith(f"{op.name}(") and "no_such_argument" in sentence, sentence
+        if any(p.default is p.empty for p in op.signature.parameters.values()):
+            with pytest.raises(TypeError) as caught:
+                op()
+            assert str(caught.value).startswith(f"{op.name}("), caught.value

@@ -86,7 +86,7 @@ class Op:
             raise TypeError(f"op {name}: unknown properties {sorted(data)}")
         names = list(self.signature.parameters)
         if kind == "elementwise" and len(names) == self.arity == 1:
-            self.__class__ = _unary(names[0])
+            self.__class__ = _unary(name, names[0])
 
     def __repr__(self) -> str:
         return f"<op {self.name}{self.signature}>"
@@ -221,11 +221,12 @@ def _call_unary(self, x=MISSING, *rest):
 
 
 @cache
-def _unary(parameter: str) -> type[Op]:
-    """The class of ops whose one argument goes by that name."""
+def _unary(name: str, parameter: str) -> type[Op]:
+    """The class of the op of that name whose one argument goes by `parameter`: Python's complaints about arguments say both."""
     code = _call_unary.__code__
     names = tuple(parameter if n == "x" else n for n in code.co_varnames)
-    call = FunctionType(code.replace(co_varnames=names, co_name="__call__"), globals(), "__call__", (MISSING,))
+    code = code.replace(co_varnames=names, co_name=name, co_qualname=name)
+    call = FunctionType(code, globals(), name, (MISSING,))
     return type("Op", (Op,), {"__call__": call, "__module__": __name__, "__qualname__": "Op", "__doc__": Op.__doc__})
 
 
