@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from . import cuda, errors, linalg
 from .custom import elementwise, kernel
-from .dtypes import DType, float32, float64, int32, int64, uint8
+from .dtypes import DType, bfloat16, float16, float32, float64, int32, int64, uint8
 from .dtypes import bool_ as bool
 from .info import info
 from .kernels.run import get_num_threads, set_num_threads
@@ -111,7 +111,7 @@ from .ops.reduce import max_ as max
 from .ops.reduce import min_ as min
 from .ops.reduce import sum_ as sum
 from .ops.sorting import argsort, sort, topk
-from .precision import matmul_precision
+from .precision import autocast, matmul_precision
 from .saving import load, save
 from .tape import assign, interop, methods  # noqa: F401  complete Tensor
 from .tape.anomaly import detect_anomaly
@@ -154,7 +154,9 @@ __all__ = [
     "argmin",
     "argsort",
     "astype",
+    "autocast",
     "bernoulli",
+    "bfloat16",
     "bool",
     "broadcast_to",
     "ceil",
@@ -186,6 +188,7 @@ __all__ = [
     "eye",
     "flatten",
     "flip",
+    "float16",
     "float32",
     "float64",
     "floor",

@@ -10,6 +10,7 @@ import math
 import operator
 import re
 
+from . import dtypes
 from .dtypes import DType
 from .errors import DtypeError, OutOfMemory, ShapeError
 
@@ -115,6 +116,8 @@ def layout(shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None
             if math.prod(n for n in shape if n) > MOST_ELEMENTS:
                 raise OutOfMemory(f"a shape of {shape} was asked for, which has more elements than any memory")
             found = Layout(shape, strides, dtype, device)
+            if dtype.is_half:
+                dtypes.halves_used = True
         if len(_table) > TABLE_LIMIT:
             _table.clear()
         _table[key] = found

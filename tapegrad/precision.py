@@ -1,12 +1,15 @@
-"""In what precision GPUs multiply matrices of float32: the setting `tg.matmul_precision`."""
+"""In what precision matrices are multiplied: `tg.matmul_precision`, for float32 on GPUs, and `tg.autocast`, for the factors' dtype."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
-from .errors import ConfigError
+from .dtypes import DType, as_dtype
+from .errors import ConfigError, DtypeError
 
 # name: (bits of the significand, largest number) that the factors keep; sums are float32 with all of them
 PRECISIONS = {"float32": (24, 3.4e38), "tf32": (11, 3.4e38), "bfloat16": (8, 3.4e38), "float16": (11, 65504.0)}
@@ -14,6 +17,7 @@ PRECISIONS = {"float32": (24, 3.4e38), "tf32": (11, 3.4e38), "bfloat16": (8, 3.4
 
 class _Local(threading.local):
     name = "float32"
+    factors: DType | None = None  # what `autocast` has products of
 
 
 _local = _Local()
@@ -22,11 +26,25 @@ watch: Callable[[str], None] | None = None  # told of every change, in the threa
 
 
 def _set(name: str) -> None:
+    _local.name = name
+    _changed()
+
+
+def _cast(factors: DType | None) -> None:
+    _local.factors = factors
+    _changed()
+
+
+def _changed() -> None:
     global used
     used = True
-    _local.name = name
     if watch is not None:
-        watch(name)
+        watch(mode())
+
+
+def mode() -> str:
+    """Both settings of this thread, in a word."""
+    return sys.intern(_local.name if _local.factors is None else f"{_local.name} {_local.factors.name}")
 
 
 class matmul_precision:
@@ -92,3 +110,70 @@ class matmul_precision:
         'float32'
         """
         return _local.name
+
+
+class autocast:
+    """Matrix products take their factors in a dtype of two bytes inside a `with` block, or in a function so decorated.
+
+    dtype: bfloat16 or float16. enabled: False for a block without autocast inside one with it.
+
+    What `matmul`, `@`, `linear`, `einsum` and what is made of them (attention, bilinear) are given in float32 is converted first, and
+    their result has that dtype; sums in it are float32. Elementwise ops then keep the dtype. Reductions, normalizations, softmax
+    and losses are computed in float32, and inside the block their result is float32, too. Convolutions and recurrent layers stay
+    float32. Parameters stay float32, and so do their gradients. float64 is left alone. `backward` pays no heed to the block.
+
+    It is the setting of this thread, as `no_grad` is. Where halves are not multiplied natively, as on the CPU, products are computed
+    in float32 from the converted factors: the numbers are those of a GPU, the time is not.
+
+    float16 ends at 65504, and gradients below 6e-8 become 0: scale the loss with `optim.GradScaler`. bfloat16 has the range of
+    float32, and needs that not.
+
+    Errors: DtypeError where the dtype is not one of the two.
+    Sources: Micikevicius et al. 2018, "Mixed precision training"; torch.autocast.
+
+    >>> import tapegrad as tg
+    >>> a = tg.ones((2, 2))
+    >>> with tg.autocast("bfloat16"):
+    ...     y = a @ a
+    ...     y.dtype, y.sum().dtype
+    (tapegrad.bfloat16, tapegrad.float32)
+    >>> (a @ a).dtype
+    tapegrad.float32
+    """
+
+    def __init__(self, dtype="bfloat16", enabled: bool = True):
+        found = None
+        with suppress(DtypeError):
+            found = as_dtype(dtype)
+        if found is None or not found.is_half:
+            raise DtypeError(f'autocast: dtype {dtype!r} came; wanted is "bfloat16" or "float16"')
+        self.factors = found if enabled else None
+        self._before: list[DType | None] = []
+
+    def __enter__(self) -> autocast:
+        self._before.append(_local.factors)
+        _cast(self.factors)
+        return self
+
+    def __exit__(self, *_) -> None:
+        _cast(self._before.pop())
+
+    def __call__(self, fn: Callable) -> Callable:
+        @functools.wraps(fn)
+        def inside(*args, **kwargs):
+            before = _local.factors
+            _cast(self.factors)
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                _cast(before)
+
+        return inside
+
+    @staticmethod
+    def current() -> DType | None:
+        """What products take their factors in; None outside such a block.
+
+        >>> autocast.current()
+        """
+        return _local.factors

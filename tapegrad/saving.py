@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from .dtypes import bfloat16
 from .errors import CheckpointError, DtypeError, TapegradError
+from .halves import widened
+from .tape.apply import host_memory
 from .tape.create import tensor
 from .tape.tensor import Tensor
 
@@ -45,7 +48,20 @@ def save(path: str | os.PathLike, state: dict[str, Any]) -> None:
         structure = json.dumps({"format": FORMAT, "state": _describe(state, "", arrays)})
     except RecursionError:
         raise DtypeError("save: the state is nested too deeply, or contains itself") from None
-    _write(Path(path), pack(arrays, {KEY: structure}))
+    payload = pack(arrays, {KEY: structure})
+    halves = [name for name, array in arrays.items() if array.dtype == np.uint16]
+    _write(Path(path), _as_bfloat16(payload, halves) if halves else payload)
+
+
+def _as_bfloat16(payload: bytes, names: list[str]) -> bytes:
+    """The file with those entries, bits to NumPy, called what they are: safetensors writes what NumPy knows."""
+    length = int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8 : 8 + length])
+    for name in names:
+        header[name]["dtype"] = "BF16"
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + payload[8 + length :]
 
 
 def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -53,7 +69,7 @@ def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, Tensor | np.ndarray):
         stored = _free_name(name, arrays)
         try:
-            arrays[stored] = tensor(value).numpy()
+            arrays[stored] = host_memory(tensor(value)).copy()
         except TapegradError as error:
             raise DtypeError(f"save: {name or 'the top'} cannot be saved: {error}") from None
         return {"tensor": stored}
@@ -129,8 +145,7 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises CheckpointError where the file is missing, truncated or damaged. Nothing in the file is executed.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as unpack
+    from safetensors import SafetensorError, deserialize
 
     path = Path(path)
     try:
@@ -139,11 +154,13 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f"load: cannot read {path}: {getattr(error, 'strerror', error)}") from None
     header = _header(path, payload)
     try:
-        arrays = unpack(payload)
+        arrays = {name: (entry["dtype"], _array(entry)) for name, entry in deserialize(payload)}
+    except DtypeError as error:
+        raise CheckpointError(f"load: {path} holds a dtype that tapegrad does not have: {error}") from None
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"load: {path} is damaged, or is no safetensors file: {error}") from None
     try:
-        tensors = {name: tensor(array) for name, array in arrays.items()}
+        tensors = {n: tensor(widened(a), bfloat16) if kind == "BF16" else tensor(a) for n, (kind, a) in arrays.items()}
     except DtypeError as error:
         raise CheckpointError(f"load: {path} holds a dtype that tapegrad does not have: {error}") from None
     described = header.get(METADATA, {}).get(KEY)
@@ -161,6 +178,17 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"load: the structure in {path} is damaged: {type(error).__name__} {error}") from None
+
+
+NAMES: dict[str, Any] = {"BOOL": bool, "F16": "float16", "F32": "float32", "F64": "float64", "BF16": "uint16"}
+NAMES |= {f"{kind}{8 * n}": np.dtype(f"{kind.lower()}{n}") for kind in "UI" for n in (1, 2, 4, 8)}
+
+
+def _array(entry: dict) -> np.ndarray:
+    """An entry of a safetensors file; of bfloat16 its bits."""
+    if entry["dtype"] not in NAMES:
+        raise DtypeError(f"{entry['dtype']!r}")
+    return np.frombuffer(entry["data"], NAMES[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _header(path: Path, payload: bytes) -> dict:

@@ -82,7 +82,7 @@ def test_other_integers_become_int64(dtype):
 
 
 def test_other_floats():
-    assert tg.tensor(np.array([1.5], np.float16)).dtype is tg.float32
+    assert tg.tensor(np.array([1.5], np.float16)).dtype is tg.float16
     assert tg.tensor(np.float64(1.5)).dtype is tg.float64
     assert tg.tensor([1.5]).dtype is tg.float32 and tg.tensor([[1.5, 2], [3, 4]]).dtype is tg.float32
     assert tg.tensor([1, 2.5]).dtype is tg.float32

@@ -17,7 +17,7 @@ ROOT = Path(tg.__file__).parent
 
 # Folders from the ground up. A module may import from its own folder and from those below it.
 LAYERS = ["ground", "ops", "kernels", "plan", "tape", "top", "nn", "optim", "train"]
-GROUND = {"errors", "config", "dtypes", "layouts", "paths", "precision"}
+GROUND = {"errors", "config", "dtypes", "halves", "layouts", "paths", "precision"}
 ALONE = {"data": {"data", "ground"}}  # data knows NumPy and the ground only
 
 

@@ -82,7 +82,7 @@ def test_leaves_and_results_are_saved_by_value(tmp_path):
     back = round_trip(tmp_path / "t", {"p": p, "twice": p * 2, "array": np.arange(3), "half": np.ones(2, np.float16)})
     assert back["p"].tolist() == [1.0, 2.0] and not back["p"].requires_grad
     assert back["twice"].tolist() == [2.0, 4.0]
-    assert back["array"].tolist() == [0, 1, 2] and back["half"].dtype is tg.float32
+    assert back["array"].tolist() == [0, 1, 2] and back["half"].dtype is tg.float16
 
 
 PLAIN = [
@@ -288,9 +288,9 @@ def test_hostile_files(name, tmp_path):
     refuses(tmp_path / "hostile", HOSTILE[name])
 
 
-@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2", "C64"])
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "C64"])
 def test_dtypes_that_tapegrad_does_not_have(dtype, tmp_path):
-    nbytes = {"BF16": 2, "C64": 8}.get(dtype, 1)
+    nbytes = 8 if dtype == "C64" else 1
     refuses(tmp_path / "d", raw({"a": {"dtype": dtype, "shape": [1], "data_offsets": [0, nbytes]}}, bytes(nbytes)))
 
 

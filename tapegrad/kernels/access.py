@@ -5,8 +5,10 @@ from __future__ import annotations
 from .emit import Emitter, Value
 
 ELEMENT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8", "bool": "i1"}
+ELEMENT |= {"float16": "f16", "bfloat16": "bf16"}
 MEMORY = {"f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "i1": "i8", "i8": "i8"}
-SIZE = {"float": 4, "double": 8, "i32": 4, "i64": 8, "i8": 1}
+MEMORY |= {"f16": "i16", "bf16": "i16"}
+SIZE = {"float": 4, "double": 8, "i32": 4, "i64": 8, "i8": 1, "i16": 2}
 _SHORT = {"float": "f32", "double": "f64"}
 
 

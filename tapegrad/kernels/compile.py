@@ -23,7 +23,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import AnalysisPass, register_pass
 from numba.core.typed_passes import IRLegalization
 
-from ..dtypes import BY_NAME, DType
+from ..dtypes import ALL, BITS16, BY_NAME, DType
 from ..errors import KernelError
 from . import intrinsics, scalarmath
 from .language import Inline, Intrinsic, TypeVar
@@ -34,7 +34,7 @@ from .status import RAISED
 FAST = frozenset({"contract", "nsz", "arcp", "reassoc"})
 config: Any = numba.config  # its fields are made at run time
 _WORD = {"int": ("i64", types.int64), "address": ("i64", types.int64), "float": ("double", types.float64)}
-_BY_DTYPE = {name: getattr(types, "uint8" if name == "bool" else name) for name in BY_NAME}
+_BY_DTYPE = {d.name: getattr(types, "uint8" if d.name == "bool" else d.name) for d in (*ALL, BITS16)}
 # where Numba's message turns from what is wrong to where it was found and whom to tell
 _REST = re.compile(r"File \"|During:|There (is|are) \d+ candidate|Raised from|This error|For more|To see|- of which")
 _BOILERPLATE = ("Failed in", "Unknown attribute of", "- ")

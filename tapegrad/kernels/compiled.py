@@ -22,6 +22,7 @@ from ..ops.registry import Op
 from . import jit
 from .access import ELEMENT, MEMORY
 from .elementwise import aligned, driver, merged
+from .emit import HALVES
 from .fingerprint import fingerprint
 from .launch import Step
 from .skeleton import numba_version
@@ -210,6 +211,10 @@ class _Lines:
         """`value` from one kind to another; a truth value (i1) is a byte of 0 or 1."""
         if source == to:
             return value
+        if source in HALVES:
+            return self.cast(self.widened(value, source), "f32", to)
+        if to in HALVES:
+            return self.narrowed(self.cast(value, source, "f32"), to)
         have, want, floats = _memory(source), _memory(to), (source[0] == "f", to[0] == "f")
         unsigned = source[0] == "u" or source == "i1"
         if to == "i1":
@@ -224,6 +229,24 @@ class _Lines:
             return value
         word = "trunc" if bits[0] > bits[1] else "zext" if unsigned else "sext"
         return self.new(f"{word} {have} {value} to {want}")
+
+    def widened(self, bits: str, kind: str) -> str:
+        """As `Emitter` does it: the bits of halves as float32."""
+        if kind == "f16":
+            return self.new(f"fpext half {self.new(f'bitcast i16 {bits} to half')} to float")
+        upper = self.new(f"shl i32 {self.new(f'zext i16 {bits} to i32')}, 16")
+        return self.new(f"bitcast i32 {upper} to float")
+
+    def narrowed(self, value: str, kind: str) -> str:
+        """As `Emitter` does it: float32 as the bits of halves."""
+        if kind == "f16":
+            return self.new(f"bitcast half {self.new(f'fptrunc float {value} to half')} to i16")
+        bits = self.new(f"bitcast float {value} to i32")
+        upper = self.new(f"lshr i32 {bits}, 16")
+        raised = self.new(f"add i32 {self.new(f'add i32 {bits}, 32767')}, {self.new(f'and i32 {upper}, 1')}")
+        nearest, quiet = self.new(f"lshr i32 {raised}, 16"), self.new(f"or i32 {upper}, 64")
+        nan = self.new(f"fcmp uno float {value}, {value}")
+        return self.new(f"trunc i32 {self.new(f'select i1 {nan}, i32 {quiet}, i32 {nearest}')} to i16")
 
     def product(self, slope: str, factors: list[str], memory: str) -> str:
         """slope · factors, and 0 where the slope is 0, even beside an infinite factor: the branch was not taken."""

@@ -14,6 +14,9 @@ from contextlib import contextmanager
 
 LLVM = {"f32": "float", "f64": "double", "i64": "i64", "i32": "i32", "i8": "i8", "u8": "i8", "i1": "i1"}
 BITS = {"f32": 32, "f64": 64, "i64": 64, "i32": 32, "i8": 8, "u8": 8, "i1": 1}
+HALVES = ("f16", "bf16")  # the bits of floats of two bytes: loaded, stored and cast, never computed with
+LLVM |= dict.fromkeys(HALVES, "i16")
+BITS |= dict.fromkeys(HALVES, 16)
 FLOATS = ("f32", "f64")
 UNSIGNED = ("u8", "i1")
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
@@ -286,6 +289,10 @@ class Emitter:
         source = v.type
         if source == type:
             return v
+        if source in HALVES:
+            return self.cast(self._widened(v), type)
+        if type in HALVES:
+            return self._narrowed(self.cast(v, "f32"), type)
         if type == "i1":
             return self.compare("ne", v, self.const(0, source))
         if source in FLOATS:
@@ -302,6 +309,26 @@ class Emitter:
         if BITS[source] > BITS[type]:
             return self._convert("trunc", v, type)
         return self._convert("zext" if source in UNSIGNED else "sext", v, type)
+
+    def _widened(self, v: Value) -> Value:
+        """The bits of halves as float32, exactly."""
+        if v.type == "f16":
+            half = self.raw(f"bitcast {self.vector('f16')} {v.name} to <{self.width} x half>", "f32").name
+            return self.raw(f"fpext <{self.width} x half> {half} to {self.vector('f32')}", "f32")
+        upper = self.shl(self._convert("zext", v, "i32"), self.const(16, "i32"))
+        return self.bitcast(upper, "f32")
+
+    def _narrowed(self, v: Value, type: str) -> Value:
+        """float32 as the bits of halves: to the nearest, ties to even; nan stays nan."""
+        if type == "f16":
+            half = self.raw(f"fptrunc {self.vector('f32')} {v.name} to <{self.width} x half>", "f32").name
+            return self.raw(f"bitcast <{self.width} x half> {half} to {self.vector('f16')}", "f16")
+        bits = self.bitcast(v, "i32")
+        upper = self.lshr(bits, self.const(16, "i32"))
+        odd = self.and_(upper, self.const(1, "i32"))
+        nearest = self.lshr(self.add(self.add(bits, odd), self.const(0x7FFF, "i32")), self.const(16, "i32"))
+        nan = self.raw(f"fcmp uno {self.vector('f32')} {v.name}, {v.name}", "i1")
+        return self._convert("trunc", self.select(nan, self.or_(upper, self.const(0x40, "i32")), nearest), type)
 
     # control
 

@@ -292,7 +292,7 @@ class Form:
         return "|".join([*parts, *heads, str(len(self.within)), str(self.by_rows), str(self.width)])
 
 
-SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u8": 1}
+SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u8": 1, "f16": 2, "bf16": 2}
 _forms: dict[Fused, tuple[tuple[Step, ...], int]] = {}
 
 

@@ -6,6 +6,8 @@ import ctypes
 
 import numpy as np
 
+from ..dtypes import bfloat16
+from ..halves import widened
 from ..layouts import Layout
 
 
@@ -19,3 +21,8 @@ def array_at(address: int, x: Layout) -> np.ndarray:
     raw = (ctypes.c_char * ((high - low + 1) * item)).from_address(address + low * item)
     flat = np.frombuffer(memoryview(raw), x.dtype.numpy)
     return np.lib.stride_tricks.as_strided(flat[-low:], x.shape, tuple(s * item for s in x.strides))
+
+
+def values(array: np.ndarray, x: Layout) -> np.ndarray:
+    """Numbers from an array of what lies in memory: of bfloat16, which are bits to NumPy, a copy as float32."""
+    return widened(array) if x.dtype is bfloat16 else array

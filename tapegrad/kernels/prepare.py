@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..dtypes import DType
 from ..errors import DtypeError, KernelError, ShapeError
@@ -54,7 +55,8 @@ def infer(op: Op, ins: tuple[Layout, ...], attrs: dict) -> tuple[tuple[Layout, .
     if op.kind == "elementwise":
         compute, result = elementwise_dtypes(op, tuple(x.dtype for x in ins))
         if attrs.get("dtype") is not None:
-            compute = result = attrs["dtype"]
+            result = attrs["dtype"]
+            compute = result.compute
         shape = broadcast(op.name, [x.shape for x in ins])
         return (layout(shape, result, None, device),) * _count(op), compute, 0
     if op.infer is None:
@@ -71,7 +73,7 @@ def infer(op: Op, ins: tuple[Layout, ...], attrs: dict) -> tuple[tuple[Layout, .
 def compute_dtype(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]) -> DType:
     """What an elementwise op that writes to memory of given layouts computes in."""
     check_devices(op, (*ins, *outs))
-    return outs[0].dtype if op is IDENTITY else elementwise_dtypes(op, tuple(x.dtype for x in ins))[0]
+    return outs[0].dtype.compute if op is IDENTITY else elementwise_dtypes(op, tuple(x.dtype for x in ins))[0]
 
 
 def _count(op: Op) -> int:
@@ -100,6 +102,9 @@ class CPU:
     """Compiled kernels on the host."""
 
     name = "cpu"
+    halves: frozenset[str] = (
+        frozenset()
+    )  # builders of kernels that compute with float16 and bfloat16, beside elementwise ones
 
     def prepare(self, op: Op, ins: tuple[Layout, ...], attrs: dict) -> Prepared:
         outs, compute, offset = infer(op, ins, attrs)
@@ -137,7 +142,12 @@ class CPU:
         return Prepared(outs, generator.steps(expression, ins, outs, compute, truths=op.truths))
 
 
-BACKENDS: dict[str, object] = {"cpu": CPU()}
+def takes_halves(op: Op, device: str) -> bool:
+    """Whether the op runs on float16 and bfloat16 there as it is; else it is given float32."""
+    return op.kind in ("elementwise", "view") or op.moves or op.builder in backend(device).halves
+
+
+BACKENDS: dict[str, Any] = {"cpu": CPU()}
 
 
 def backend(device: str):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf, prod
 
-from ..dtypes import DType, bool_, float64, int32, int64, uint8
+from ..dtypes import BITS16, DType, bool_, float64, int32, int64, uint8
 from ..errors import ShapeError
 from ..layouts import Layout
 from .keys import KEY_DTYPE, float_of, key_constants, nan_at_bottom, nan_on_top
@@ -141,7 +141,7 @@ def storage(dtype: DType) -> DType:
 
 def bits_like(dtype: DType) -> DType:
     """The integer dtype of the same size, for kernels that only move elements."""
-    return {1: uint8, 4: int32, 8: int64}[dtype.itemsize]
+    return {1: uint8, 2: BITS16, 4: int32, 8: int64}[dtype.itemsize]
 
 
 def grain_of(work: int) -> int:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..dtypes import DType
+from ..dtypes import DType, bfloat16
 from ..errors import KernelError
+from ..halves import narrowed
 from ..layouts import Layout
 from ..ops import expression as ex
 from ..ops.reader import Unreadable
 from ..ops.registry import Op
-from .memory import array_at
+from .memory import array_at, values
 from .prepare import Prepared, compute_dtype, infer
 from .reference_ops import FUNCTIONS
 
@@ -27,6 +28,7 @@ class Reference:
     """The slow backend."""
 
     name = "reference"
+    halves: frozenset[str] = frozenset()
 
     def prepare(self, op: Op, ins: tuple[Layout, ...], attrs: dict) -> Prepared:
         outs, compute, offset = infer(op, ins, attrs)
@@ -43,13 +45,14 @@ def _prepared(fn: Callable, outs: tuple[Layout, ...]) -> Prepared:
     """What calls `fn` with the inputs as arrays, and writes what it gives."""
 
     def run(op: Op, ins: list[Layout], outs: list[Layout], addresses: list[int]) -> None:
-        arrays = [array_at(a, x) for a, x in zip(addresses, (*ins, *outs), strict=True)]
+        arrays = [values(array_at(a, x), x) for a, x in zip(addresses, ins)]
+        targets = zip([array_at(a, x) for a, x in zip(addresses[len(ins) :], outs, strict=True)], outs)
         with np.errstate(all="ignore"):
-            found = fn(*(_wide(a) for a in arrays[: len(ins)]))
-            for target, value in zip(arrays[len(ins) :], found if isinstance(found, tuple) else (found,), strict=True):
+            found = fn(*map(_wide, arrays))
+            for (target, x), value in zip(targets, found if isinstance(found, tuple) else (found,), strict=True):
                 if target.size:
                     shaped = np.asarray(value).reshape(target.shape) if np.size(value) == target.size else value
-                    np.copyto(target, shaped, casting="unsafe")
+                    np.copyto(target, narrowed(shaped) if x.dtype is bfloat16 else shaped, casting="unsafe")
 
     return Prepared(outs, (), run=run)
 

@@ -13,7 +13,7 @@ from .movement import astype
 from .registry import Tensor, composite, primitive
 
 
-@primitive(public=False, differentiable=False)
+@primitive(public=False, differentiable=False, moves=True)
 def full(value: Tensor, shape):
     """A tensor of that shape with every element `value`."""
     return (value,), {"shape": shape}

@@ -26,7 +26,7 @@ def integers(x, op_name: str, argument: str):
 # take: whole slices along one axis
 
 
-@primitive(public=False, builder="take")
+@primitive(public=False, builder="take", moves=True)
 def take_kernel(x: Tensor, indices: Tensor, axis):
     """x at integer positions along an axis."""
     return (x, indices), {"axis": axis}
@@ -76,7 +76,7 @@ def take(x: Tensor, indices: Tensor, axis=None):
 # take_along_axis: one element per position
 
 
-@primitive(public=False, builder="take_along_axis")
+@primitive(public=False, builder="take_along_axis", moves=True)
 def take_along_kernel(x: Tensor, indices: Tensor, axis):
     """x at one position per element along an axis."""
     return (x, indices), {"axis": axis}

@@ -23,7 +23,7 @@ def _same_dtype(a, b):
     return astype(a, meet), astype(b, meet)
 
 
-@primitive(public=False, builder="matmul")
+@primitive(public=False, builder="matmul", product=True)
 def matmul_kernel(a: Tensor, b: Tensor):
     """Matrix products over the last two axes; leading axes broadcast."""
     return (a, b), precise(a)
@@ -35,6 +35,14 @@ def precise(x) -> dict:
         return {}
     name = precision.matmul_precision.current()
     return {} if name == "float32" else {"precision": name}
+
+
+def factors(*xs):
+    """The factors of a product as `tg.autocast` wants them."""
+    dtype = precision.autocast.current()
+    if dtype is None or any(x.dtype.name == "float64" or not x.dtype.is_float for x in xs):
+        return xs
+    return tuple(astype(x, dtype) for x in xs)
 
 
 def _leading(x, y, op_name: str) -> tuple[int, ...]:
@@ -59,7 +67,7 @@ def _(g, y, a, b, precision=None):
     return _product_like(b, _turned(a), g, precision)
 
 
-@primitive(public=False, builder="matmul")
+@primitive(public=False, builder="matmul", product=True)
 def linear_kernel(x: Tensor, w: Tensor, turned=True):
     """x @ w.T, with the weight (out, in) as it lies in memory."""
     return (x, w), {"turned": turned, **precise(x)}
@@ -80,7 +88,7 @@ def _(g, y, x, w, turned, precision=None):
     return _product_like(w, _turned(g), x, precision)
 
 
-@primitive(public=False, builder="matmul")
+@primitive(public=False, builder="matmul", product=True)
 def product_in_order(a: Tensor, b: Tensor, order, precision=None):
     """matmul_kernel's result with its axes in this order, and lying so in memory."""
     return (a, b), {"order": order, "precision": precision} if precision else {"order": order}
@@ -162,10 +170,12 @@ _MATMUL = [
 @composite(reference=np.matmul, samples=_MATMUL, method=True)
 def matmul(a: Tensor, b: Tensor):
     """The matrix product a @ b: over the last axis of a and the last but one of b; leading axes broadcast; 1-D is a vector."""
+    attrs = {}
+    if precision.used:
+        a, b = factors(a, b)
+        attrs = precise(a)
     if a.ndim == 2 and b.ndim == 2 and a.dtype is b.dtype and a.dtype.is_float and a.shape[1] == b.shape[0]:
-        if precision.used:
-            return run_with(matmul_kernel, (a, b), **precise(a))
-        return run_with(matmul_kernel, (a, b))  # the commonest case, without further questions
+        return run_with(matmul_kernel, (a, b), **attrs)  # the commonest case, without further questions
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: wanted at least one axis each; use * for numbers")
     inner = b.shape[0] if b.ndim == 1 else b.shape[-2]

@@ -42,14 +42,18 @@ def paired(input, target, op_name: str):
 # regression
 
 
-@composite(namespace="nn", reference=lambda x, t, reduction="mean": REDUCED[reduction]((x - t) ** 2), samples=PAIR)
+@composite(
+    sums=True, namespace="nn", reference=lambda x, t, reduction="mean": REDUCED[reduction]((x - t) ** 2), samples=PAIR
+)
 def mse_loss(input: Tensor, target: Tensor, reduction="mean"):
     """The squared difference, averaged over all elements. reduction: "mean", "sum" or "none"."""
     input, target = paired(input, target, "mse_loss")
     return reduce_losses(square(input - target), reduction, "mse_loss")
 
 
-@composite(namespace="nn", reference=lambda x, t, reduction="mean": REDUCED[reduction](np.abs(x - t)), samples=PAIR)
+@composite(
+    sums=True, namespace="nn", reference=lambda x, t, reduction="mean": REDUCED[reduction](np.abs(x - t)), samples=PAIR
+)
 def l1_loss(input: Tensor, target: Tensor, reduction="mean"):
     """The absolute difference, averaged over all elements. reduction: "mean", "sum" or "none"."""
     input, target = paired(input, target, "l1_loss")
@@ -71,6 +75,7 @@ def _huber(x, t, reduction="mean", delta=1.0):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_huber,
     samples=[
@@ -88,6 +93,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction="mean", delta=1.0):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=lambda x, t, reduction="mean", beta=1.0: (
         _huber(x, t, reduction, beta) / beta if beta else REDUCED[reduction](abs(x - t))
@@ -134,6 +140,7 @@ def _bce(p, t, weight=None, reduction="mean"):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_bce,
     samples=[
@@ -161,6 +168,7 @@ def _bce_with_logits(x, t, weight=None, reduction="mean", pos_weight=None):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_bce_with_logits,
     samples=[
@@ -196,6 +204,7 @@ def _nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_nll_loss,
     samples=[
@@ -243,6 +252,7 @@ def _kl_div(x, t, reduction="mean", log_target=False):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_kl_div,
     samples=[

@@ -25,6 +25,7 @@ def _cosine(a, b, dim=1, eps=1e-8):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_cosine,
     samples=[dict(shapes=((3, 4), (3, 4))), dict(shapes=((4,), (4,)), attrs=dict(dim=0))],
@@ -42,6 +43,7 @@ def _cosine_embedding(a, b, target, margin=0.0, reduction="mean"):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_cosine_embedding,
     samples=[
@@ -69,6 +71,7 @@ def _distance(a, b, p=2.0, eps=1e-6, keepdim=False):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_distance,
     samples=[dict(shapes=((3, 4), (3, 4))), dict(shapes=((3, 4), (4,)), args=(1.0,), values=((1, 2), (-1, 0)))],
@@ -86,6 +89,7 @@ def _triplet(a, b, c, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean")
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_triplet,
     samples=[
@@ -117,6 +121,7 @@ def _hinge_embedding(x, target, margin=1.0, reduction="mean"):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_hinge_embedding,
     samples=[
@@ -135,6 +140,7 @@ def _margin_ranking(a, b, target, margin=0.0, reduction="mean"):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_margin_ranking,
     samples=[
@@ -160,6 +166,7 @@ def _multi_margin(x, target, p=1, margin=1.0, reduction="mean"):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_multi_margin,
     samples=[

@@ -258,7 +258,7 @@ def _(g, y, x, starts, sizes, steps):
     return embed(g, x.shape, starts, steps)
 
 
-@primitive(public=False)
+@primitive(public=False, moves=True)
 def embed(x: Tensor, shape, starts, steps):
     """Zeros of `shape` with x written at the places `slice_view` would read: its transpose."""
     return (x,), {"shape": shape, "starts": starts, "steps": steps}
@@ -286,7 +286,7 @@ def flip(x: Tensor, axis=None):
     return slice_view(x, starts, x.shape, tuple(-1 if a in axes else 1 for a in range(x.ndim)))
 
 
-@primitive(public=False, builder="concatenate")
+@primitive(public=False, builder="concatenate", moves=True)
 def concatenate_same(*tensors, axis):
     """Tensors of one dtype joined along an axis."""
     return tensors, {"axis": axis}
@@ -388,7 +388,7 @@ def split(x: Tensor, indices_or_sections, axis=0):
     return tuple(parts)
 
 
-@primitive(public=False, builder="pad")
+@primitive(public=False, builder="pad", moves=True)
 def pad_constant(x: Tensor, value: Tensor, pads):
     """x with `value` around it."""
     return (x, value), {"pads": pads}

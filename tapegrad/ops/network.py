@@ -11,7 +11,7 @@ from ..errors import DtypeError, ShapeError
 from .axes import one_axis
 from .elementwise import exp, multiply, where
 from .indexing import integers, take
-from .linalg import linear_kernel, matmul, precise
+from .linalg import factors, linear_kernel, matmul, precise
 from .movement import astype, expand_dims, floating, permute_view, reshape
 from .random import bernoulli
 from .reduce import sum_ as sum_over
@@ -337,6 +337,8 @@ def linear(input: Tensor, weight: Tensor, bias=None):
             f"linear: input has shape {input.shape} and weight {weight.shape} (out, in); the last axis of the "
             f"input must be {weight.shape[-1]}"
         )
+    if precision.used:
+        input, weight = factors(input, weight)
     if input.dtype is not weight.dtype or not weight.dtype.is_float:
         out = matmul(input, run_with(permute_view, (weight,), axes=(1, 0)))
         return out if bias is None else out + bias
@@ -346,5 +348,5 @@ def linear(input: Tensor, weight: Tensor, bias=None):
     else:
         out = run_with(linear_kernel, (rows, weight), turned=True)
     if bias is not None:
-        out = out + bias
+        out = out + (bias if precision.autocast.current() is None else astype(bias, out.dtype))
     return out if input.ndim == 2 else reshape(out, (*input.shape[:-1], weight.shape[0]))

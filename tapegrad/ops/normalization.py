@@ -16,6 +16,7 @@ def _normalize(x, p=2.0, dim=1, eps=1e-12):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_normalize,
     samples=[
@@ -36,6 +37,7 @@ def _layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_layer_norm,
     samples=[
@@ -68,6 +70,7 @@ def _rms_norm(x, normalized_shape, weight=None, eps=None):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_rms_norm,
     samples=[
@@ -84,7 +87,7 @@ def rms_norm(input: Tensor, normalized_shape, weight=None, eps=None):
     check_weight("rms_norm", "weight", weight, shape, "normalized_shape")
     axes = tuple(range(-len(shape), 0))
     x = floating(input)
-    rows = x * rsqrt(mean(square(x), axes, True) + (EPSILON[x.dtype.name] if eps is None else eps))
+    rows = x * rsqrt(mean(square(x), axes, True) + (EPSILON[x.dtype.compute.name] if eps is None else eps))
     return rows if weight is None else rows * weight
 
 
@@ -120,6 +123,7 @@ def _group_norm(x, groups, weight=None, bias=None, eps=1e-5):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     reference=_group_norm,
     samples=[
@@ -164,6 +168,7 @@ def _batch_norm(x, weight=None, bias=None, eps=1e-5):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     public=False,
     reference=_batch_norm,
@@ -202,6 +207,7 @@ def _normalize_channels(x, mu, spread, weight=None, bias=None, eps=1e-5):
 
 
 @composite(
+    sums=True,
     namespace="nn",
     public=False,
     reference=_normalize_channels,

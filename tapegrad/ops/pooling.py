@@ -257,7 +257,7 @@ _PLANES = [
 _LINES = [dict(shapes=((2, 3, 6),), args=(3,)), dict(shapes=((2, 7),), args=(3,))]
 
 
-@composite(namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 2, np.mean), samples=_PLANES)
+@composite(sums=True, namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 2, np.mean), samples=_PLANES)
 def adaptive_avg_pool2d(input: Tensor, output_size):
     """The means of output_size, a number or (rows, columns), even windows; None keeps an axis. (N, C, H, W) or (C, H, W)."""
     return _adaptive(input, output_size, 2, "adaptive_avg_pool2d", "mean")
@@ -269,7 +269,7 @@ def adaptive_max_pool2d(input: Tensor, output_size):
     return _adaptive(input, output_size, 2, "adaptive_max_pool2d", "max")
 
 
-@composite(namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 1, np.mean), samples=_LINES)
+@composite(sums=True, namespace="nn", reference=lambda x, n: _adaptive_reference(x, n, 1, np.mean), samples=_LINES)
 def adaptive_avg_pool1d(input: Tensor, output_size):
     """The means of output_size even windows of sequences (N, C, L) or (C, L)."""
     return _adaptive(input, output_size, 1, "adaptive_avg_pool1d", "mean")

@@ -10,9 +10,10 @@ import threading
 
 import numpy as np
 
-from ..dtypes import DEFAULT, as_dtype, bool_, int64
+from ..dtypes import DEFAULT, as_dtype, bfloat16, bool_, int64
 from ..errors import DtypeError, ShapeError
 from . import registry
+from .elementwise import floor
 from .indexing import take
 from .movement import astype
 from .registry import Tensor, composite, primitive
@@ -103,7 +104,7 @@ _permutation = _draw("permutation", "0 to n - 1 in random order.")
 def _float(dtype, op_name: str):
     found = DEFAULT if dtype is None else as_dtype(dtype)
     if not found.is_float:
-        raise DtypeError(f"{op_name}: dtype must be float32 or float64, not {found.name}")
+        raise DtypeError(f"{op_name}: dtype must be a floating-point one, such as float32, not {found.name}")
     return found
 
 
@@ -112,7 +113,11 @@ def uniform(low=0.0, high=1.0, size=None, dtype=None, device="cpu"):
     """Numbers drawn evenly from [low, high), of shape `size`. float32 unless said otherwise."""
     if isinstance(low, tuple | list):
         raise DtypeError(f"uniform: low is {low!r}; give the shape as size={low!r}")
-    drawn = _uniform(_next_state(device), shape=_size(size, "uniform"), dtype=_float(dtype, "uniform"))
+    found = _float(dtype, "uniform")
+    drawn = _uniform(_next_state(device), shape=_size(size, "uniform"), dtype=found.compute)
+    if found.is_half:  # cut, not rounded, or the largest of them would become 1
+        steps = 2.0 ** (8 if found is bfloat16 else 11)
+        drawn = astype(floor(drawn * steps) / steps, found)
     if isinstance(low, int | float) and isinstance(high, int | float) and (low, high) == (0.0, 1.0):
         return drawn
     return drawn * (high - low) + low

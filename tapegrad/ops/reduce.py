@@ -68,7 +68,10 @@ def _(g, y, x, axes, keepdims):
 
 
 @composite(
-    method=True, reference=lambda x, axis=None, keepdims=False: np.mean(x, axis, keepdims=keepdims), samples=_AXES
+    sums=True,
+    method=True,
+    reference=lambda x, axis=None, keepdims=False: np.mean(x, axis, keepdims=keepdims),
+    samples=_AXES,
 )
 def mean(x: Tensor, axis=None, keepdims=False):
     """The mean over the axes given, or all. Integers give float32."""
@@ -149,6 +152,7 @@ min_ = _extremum(
 
 
 @composite(
+    sums=True,
     method=True,
     reference=lambda x, axis=None, keepdims=False, correction=0: np.var(x, axis, ddof=correction, keepdims=keepdims),
     samples=_AXES,
@@ -177,6 +181,7 @@ def _(x):
 
 
 @composite(
+    sums=True,
     method=True,
     reference=lambda x, axis=None, keepdims=False, correction=0: np.std(x, axis, ddof=correction, keepdims=keepdims),
     samples=_AXES,
@@ -329,7 +334,7 @@ _NORMS = [
 ]
 
 
-@composite(method=True, reference=_norm, samples=_NORMS)
+@composite(sums=True, method=True, reference=_norm, samples=_NORMS)
 def norm(x: Tensor, axis=None, keepdims=False, ord=2):
     """The vector norm of order `ord` over the axes given, or of all elements: (Σ|x|^ord)^(1/ord); inf and -inf give the extremes.
 

@@ -19,6 +19,7 @@ from functools import cache
 from types import FunctionType
 from typing import Any
 
+from .. import dtypes
 from ..dtypes import DEFAULT, DType, bool_, int64, promote
 from ..errors import DtypeError
 from . import expression as ex
@@ -66,6 +67,13 @@ class Op:
         self.kernel: Any = data.pop("kernel", None)  # a user's array kernel
         self.builder: str = data.pop("builder", name)  # the kernel builder's name
         self.outputs: int = data.pop("outputs", 1)
+        self.moves: bool = data.pop("moves", False)  # only moves elements, of whatever dtype
+        self.sums: bool = data.pop(
+            "sums", False
+        )  # a composite that adds up: all of it is computed in float32 for halves
+        self.product: bool = data.pop(
+            "product", False
+        )  # multiplies matrices: under `tg.autocast` its result is a half, too
         self.launches: dict = {}
         self.partials: dict = {}
         self.keeps: dict = {}  # which inputs are differentiable -> which values a row keeps for its adjoint
@@ -129,6 +137,8 @@ class Op:
         if self.tensor_places:
             args, kwargs = _with_tensors(self, args, kwargs)
         if self.kind == "composite":
+            if self.sums and dtypes.halves_used:
+                return _interpreter.sums(self, args, kwargs)
             return self.fn(*args, **kwargs)
         inputs, attrs = self.fn(*args, **kwargs)
         return _interpreter.apply(self, inputs, attrs)
@@ -286,14 +296,14 @@ def elementwise_dtypes(op: Op, dtypes: tuple[DType, ...]) -> tuple[DType, DType]
         meet = promote(meet, d)
     if rule == "float":
         meet = meet if meet.is_float else DEFAULT
-        return meet, meet
+        return meet.compute, meet
     if rule == "compare":
-        return meet, bool_
+        return meet.compute, bool_
     if rule == "arith":
         meet = int64 if meet is bool_ else meet
-        return meet, meet
+        return meet.compute, meet
     if rule == "keep":
-        return meet, meet
+        return meet.compute, meet
     raise DtypeError(f"op {op.name}: unknown dtype rule {rule!r}")
 
 

@@ -5,6 +5,7 @@ from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
 from .averaging import ExponentialMovingAverage
+from .grad_scaler import GradScaler
 from .groups import groups
 from .lbfgs import LBFGS
 from .lion import Lion
@@ -23,6 +24,7 @@ __all__ = [
     "AdamW",
     "Clip",
     "ExponentialMovingAverage",
+    "GradScaler",
     "Lion",
     "MaxNorm",
     "NAdam",

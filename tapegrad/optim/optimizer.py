@@ -219,8 +219,8 @@ class Optimizer:
         return self.tensors
 
     def initial(self, name: str, p: Tensor, group: dict[str, Any]) -> Tensor:
-        """What a tensor of the state starts as."""
-        return zeros_like(p)
+        """What a tensor of the state starts as. Of halves it is float32, as what is computed with it."""
+        return zeros_like(p, dtype=p.dtype.compute)
 
     def _place(self, state: dict[str, Any], group: dict[str, Any]) -> tuple[int, bool]:
         """Which step comes next for a parameter with this state (1 where none are counted), and whether it has no tensors yet."""
@@ -271,7 +271,7 @@ class Optimizer:
         counted = "step" in self.numbers
         inputs: dict[tuple[DType, str], tuple[Tensor, ...]] = {}
         for p, g, state in members:
-            where = p.layout.dtype, p.layout.device
+            where = p.layout.dtype.compute, p.layout.device
             if where not in inputs:
                 inputs[where] = self.operands(*where, values)
             if counted:
@@ -291,12 +291,12 @@ class Optimizer:
 
     def scalars(self, p: Tensor, *values: float) -> tuple[Tensor, ...]:
         """Numbers as inputs of an op on p, for `update` methods. Nothing overwrites them; the last ones are kept."""
-        key = (p.layout.dtype, p.layout.device, values)
+        key = (p.layout.dtype.compute, p.layout.device, values)
         found = self._slots.get(key)
         if found is None:
             if len(self._slots) >= SLOTS:
                 self._slots.clear()
-            found = self._slots[key] = tuple([constant(v, p.layout.dtype, p.layout.device) for v in values])
+            found = self._slots[key] = tuple([constant(v, *key[:2]) for v in values])
         return found
 
     def __getstate__(self) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def steady(optimizer, buckets: list, values: list) -> Steady | None:
     for group, step, new, members in buckets:
         b = Bucket(optimizer, group, new, members)
         count = len(optimizer.coefficients(group, step, new))
-        for _ in {(p.layout.dtype, p.layout.device) for p, _, _ in members} if count else ():
+        for _ in {(p.layout.dtype.compute, p.layout.device) for p, _, _ in members} if count else ():
             if not left or left[0].layout.shape != (count,):
                 return None
             b.numbers.append(Numbers(left.pop(0), count))

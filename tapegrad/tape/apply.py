@@ -12,11 +12,12 @@ import struct
 import numpy as np
 
 from .. import dtypes
-from ..dtypes import DType, weak_scalar
+from ..dtypes import DType, as_dtype, weak_scalar
 from ..errors import DtypeError, KernelError, TapeError
+from ..halves import narrowed
 from ..kernels import run
-from ..kernels.memory import array_at
-from ..kernels.prepare import Prepared, backend
+from ..kernels.memory import array_at, values
+from ..kernels.prepare import Prepared, backend, takes_halves
 from ..kernels.status import SENTENCES
 from ..layouts import Layout, layout
 from ..ops import registry
@@ -109,6 +110,10 @@ def elementwise(op: Op, args: tuple):
 
 def apply(op: Op, inputs: tuple, attrs: dict):
     """Run a primitive or a view on tensors with its static attributes."""
+    if dtypes.halves_used and wants_float32(op, inputs, attrs):
+        from .widening import in_float32
+
+        return in_float32(op, inputs, attrs)
     state = local.state
     if state.session is not None:
         return state.session.apply(op, inputs, attrs)
@@ -127,6 +132,16 @@ def apply(op: Op, inputs: tuple, attrs: dict):
             record(op, inputs, attrs, (result,), state)
         return result
     return call(op, inputs, attrs, found, state)
+
+
+def wants_float32(op: Op, inputs: tuple, attrs: dict) -> bool:
+    """Whether the op is to compute with halves and cannot."""
+    given = attrs.get("dtype")
+    if not (given is not None and as_dtype(given).is_half):
+        if not any(t.layout.dtype.is_half for t in inputs if type(t) is Tensor):
+            return False
+    device = next((t.layout.device for t in inputs if type(t) is Tensor), attrs.get("device", "cpu"))
+    return not takes_halves(op, device)
 
 
 def call(op: Op, inputs: tuple[Tensor, ...], attrs: dict | None, launch: Launch, state):
@@ -383,6 +398,9 @@ def constant(value, dtype: DType, device: str = "cpu") -> Tensor:
 def pack_scalar(value, dtype: DType) -> bytes:
     """The bytes of a Python number in a dtype; raises DtypeError where an integer does not fit."""
     packed: bytes | None
+    if dtype.is_half:
+        with np.errstate(over="ignore"):
+            return (narrowed(np.array(value)) if dtype is dtypes.bfloat16 else np.array(value, np.float16)).tobytes()
     try:
         if dtype.is_float and isinstance(value, int):
             value = float(value)
@@ -430,6 +448,12 @@ class Interpreter:
     local = local  # whose `state.session` is the session whose pass is open in this thread
 
     @staticmethod
+    def sums(op: Op, args: tuple, kwargs: dict):
+        from .widening import sums
+
+        return sums(op, args, kwargs)
+
+    @staticmethod
     def differentiate(f, inputs, cotangents):
         from .functional import differentiate
 
@@ -446,6 +470,11 @@ registry.set_interpreter(Interpreter)
 
 
 def host_array(t: Tensor) -> np.ndarray:
+    """The tensor's numbers: a NumPy view of its memory where that can be (`host_memory`), of bfloat16 a copy as float32."""
+    return values(host_memory(t), t.layout)
+
+
+def host_memory(t: Tensor) -> np.ndarray:
     """A NumPy view of the tensor's memory, which does not keep the buffer alive: copy before the tensor goes. Of a device, a copy."""
     session = local.state.session
     if session is not None:

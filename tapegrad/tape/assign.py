@@ -5,7 +5,9 @@ A row that saved the old value notices at backward and raises, naming the line o
 
 from __future__ import annotations
 
+from ..dtypes import bfloat16
 from ..errors import ShapeError, TapeError
+from ..halves import narrowed
 from ..kernels.prepare import backend, broadcast
 from ..ops import registry
 from ..ops.registry import Op
@@ -104,14 +106,14 @@ def scatter_into(t: Tensor, positions: Tensor, value: Tensor) -> None:
     """Write values at flat positions; of positions named twice, the last value stays, as in NumPy."""
     import numpy as np
 
-    from .apply import host_array
+    from .apply import host_array, host_memory
     from .spaces import HOST
 
     if broadcast("assignment", [value.shape, positions.shape]) != positions.shape:
         raise ShapeError(f"assignment: value of shape {value.shape} does not broadcast to {positions.shape}")
-    target = host_array(t)
+    target, given = host_memory(t), host_array(value)
     with np.errstate(over="ignore", invalid="ignore"):
-        target[np.unravel_index(host_array(positions), t.shape)] = host_array(value)
+        target[np.unravel_index(host_array(positions), t.shape)] = narrowed(given) if t.dtype is bfloat16 else given
     if t.device not in HOST:  # target is a copy: send it back
         from .create import from_array
 

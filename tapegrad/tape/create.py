@@ -8,8 +8,9 @@ import operator
 
 import numpy as np
 
-from ..dtypes import ALL, DEFAULT, DType, as_dtype, bool_, int64
+from ..dtypes import ALL, BY_NAME, DEFAULT, DType, as_dtype, bfloat16, bool_, float16, int64
 from ..errors import DtypeError, OutOfMemory, ShapeError
+from ..halves import narrowed
 from ..kernels.memory import array_at
 from ..layouts import MOST_ELEMENTS, Layout, layout
 from .apply import as_tensor, constant, empty, host_array
@@ -18,7 +19,7 @@ from .spaces import HOST, get, put
 from .state import local
 from .tensor import Leaf, Tensor
 
-BY_ARRAY = {d.numpy: d for d in ALL}
+BY_ARRAY = {d.numpy: d for d in (*ALL, float16)}
 SMALL = 4096  # bytes up to which a second copy costs less than asking an array for its address, 1.4 µs
 HELD = frozenset({Tensor, np.ndarray, float, int, list, tuple, bool})  # what is on the host, without a question
 
@@ -43,6 +44,8 @@ def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = Fa
     if type(data) not in HELD and hasattr(data, "__cuda_array_interface__"):
         return _from_gpu(data, wanted, device, requires_grad)
     array = _as_array(data)
+    if type(data) is Tensor:
+        wanted = wanted or data.dtype
     found = wanted or (DEFAULT if _from_python_floats(data, array) else _supported(array))
     made = from_array(array, found, device or (data.device if type(data) is Tensor else "cpu"))
     if requires_grad:
@@ -112,12 +115,9 @@ def _supported(array: np.ndarray) -> DType:
         if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
             raise DtypeError("tensor: a uint64 value does not fit in int64; convert the data first")
         return int64
-    if array.dtype == np.float16:
-        return DEFAULT
-    if array.dtype.name not in ("float32", "float64", "int32", "int64", "uint8", "bool"):
+    if array.dtype.name not in BY_NAME:
         raise DtypeError(
-            f"tensor: data of dtype {array.dtype} cannot be taken; tapegrad has float32, float64, int32, int64, "
-            f"uint8 and bool. Convert it first."
+            f"tensor: data of dtype {array.dtype} cannot be taken; tapegrad has {', '.join(BY_NAME)}. Convert it first."
         )
     return as_dtype(array.dtype.newbyteorder("="))
 
@@ -142,6 +142,8 @@ def of_array(array: np.ndarray, dtype: DType, device: str) -> Tensor:
 
 def fill_from(address: int, x: Layout, array: np.ndarray) -> None:
     """Copy an array's elements to memory of that layout."""
+    if x.dtype is bfloat16:
+        array = array.view(np.uint16) if array.dtype.name == "bfloat16" else narrowed(array)
     if x.device not in HOST:
         with np.errstate(over="ignore", invalid="ignore"):
             put(x.device, address, np.ascontiguousarray(array, x.dtype.numpy))

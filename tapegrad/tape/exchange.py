@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from ..dtypes import DType, as_dtype
+from ..dtypes import DType, as_dtype, bfloat16
 from ..errors import DtypeError
 from ..layouts import layout
 from .apply import contiguous_copy, empty
@@ -18,7 +18,9 @@ from .tensor import Tensor
 
 CUDA = 2  # kDLCUDA
 CODES = {"i": 0, "u": 1, "f": 2, "b": 6}  # DLDataTypeCode by NumPy's kind
+BFLOAT = 4  # kDLBfloat
 KINDS = {(0, 32): "int32", (0, 64): "int64", (1, 8): "uint8", (2, 32): "float32", (2, 64): "float64", (6, 8): "bool"}
+KINDS |= {(2, 16): "float16", (BFLOAT, 16): "bfloat16"}
 
 
 class DLDevice(ctypes.Structure):
@@ -91,7 +93,7 @@ def capsule_of(t: Tensor) -> Any:
         t.address if x.size else None,
         DLDevice(CUDA, number_of(t.device)),
         x.ndim,
-        DLDataType(CODES[x.dtype.kind], 8 * x.dtype.itemsize, 1),
+        DLDataType(BFLOAT if x.dtype is bfloat16 else CODES[x.dtype.kind], 8 * x.dtype.itemsize, 1),
         shape,
         strides,
         0,

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..dtypes import as_dtype
+from ..dtypes import as_dtype, bfloat16
 from ..errors import DtypeError, ShapeError, TapeError
+from ..halves import array_dtype
 from ..kernels.prepare import backend
 from ..layouts import device_named, is_device, layout
 from ..ops.registry import REGISTRY
-from .apply import as_tensor, contiguous_copy, empty, host_array
+from .apply import as_tensor, contiguous_copy, empty, host_array, host_memory
 from .spaces import HOST
 from .state import local
 from .tensor import Tensor
 
 
 def numpy(self: Tensor) -> np.ndarray:
-    """A NumPy array with a copy of the elements."""
+    """A NumPy array with a copy of the elements. Of bfloat16, of the dtype of ml_dtypes (extra "bfloat16")."""
+    if self.dtype is bfloat16:
+        dtype = array_dtype()
+        return host_memory(self).copy().view(dtype)
     return host_array(self).copy()
 
 

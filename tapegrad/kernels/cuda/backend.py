@@ -37,6 +37,7 @@ class Cuda:
     def __init__(self, runner: Callable, products: Callable | None = None):
         self.runner = runner
         self.products = products
+        self.halves = frozenset() if products is None else frozenset({"matmul"})  # as `prepare.CPU.halves`
 
     def prepare(self, op: Op, ins: tuple[Layout, ...], attrs: dict) -> Prepared:
         outs, compute, offset = infer(op, ins, attrs)

@@ -106,7 +106,7 @@ class Gpu:
         self.driver = driver
         self.pool = DevicePool(driver)
         self.failures = Failures(self)
-        self.backend = Cuda(self.run, self.product_work)
+        self.backend = Cuda(self.run, self.product_work if has_cublas else None)
         self.has_cublas = has_cublas
         self.copy = driver.copy
         self._functions: dict[Kernel, Any] = {}

@@ -107,7 +107,7 @@ def argument_types() -> dict[str, Any]:
     module()
     from numba import types
 
-    numbers = ("float32", "float64", "int32", "int64", "uint8", "uint32", "uint64")
+    numbers = ("float16", "float32", "float64", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
     return {"int": types.int64} | {name: types.CPointer(getattr(types, name)) for name in numbers}
 
 

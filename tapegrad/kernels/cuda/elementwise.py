@@ -5,8 +5,9 @@ is given to it as it is; `work()` is the builder: it merges axes as the CPU's ge
 `Source` writes the text of a kernel.
 
 A thread computes groups of elements that lie side by side along the innermost axis, so that each operand is read and written
-by accesses of 16 bytes: 4 elements, or 16 where all operands have elements of one byte. Bytes come as words of four. Where
-lengths, strides or addresses do not allow that, it computes one element at a time. Threads loop (grid-stride).
+by accesses of 16 bytes: 4 elements, or 8 where an operand has elements of two bytes, or 16 where all have one byte. Bytes come
+as words of four. Where lengths, strides or addresses do not allow that, it computes one element at a time. Threads loop
+(grid-stride).
 
 Words: the innermost length, the lengths of the other axes but the first, then operand by operand its strides from the first
 axis to the innermost; nothing but the length where there is one axis.
@@ -32,6 +33,7 @@ from .scalar import Body, Lines, Value
 from .template import MACHINE, Kernel, Launch, Work, storage
 
 GROUP = 4  # elements of 4 bytes in an access of 16; of 8 bytes in two accesses
+PAIRS = 8  # elements of a group where an operand has elements of two bytes
 BYTES = 16  # elements of a group where all have one byte
 
 
@@ -214,7 +216,7 @@ class Source:
             if isinstance(n, Load):
                 dtype = f.inputs[n.operand]
                 v = Value(f"c{n.operand}" if f.moves[n.operand] == "s" else f"x{n.operand}_{lane}", storage(dtype))
-                values.append(lines.cast(v, bool_) if dtype is bool_ else v)
+                values.append(lines.cast(v, bool_) if dtype is bool_ else Value(v.text, dtype))
                 continue
             args = [lines.cast(values[a], bool_ if k in n.truths else n.compute) for k, a in enumerate(n.args)]
             if isinstance(n, Call):
@@ -327,7 +329,8 @@ def work(
     dtypes = tuple(x.dtype for x in ins), tuple(x.dtype for x in outs)
     cut = (chain, dtypes, moves, extents, strides, places, shifts)
     plain = _launch(*cut, 1)
-    group = BYTES if all(x.dtype.itemsize == 1 for x in operands) else GROUP
+    sizes = {x.dtype.itemsize for x in operands}
+    group = BYTES if sizes == {1} else PAIRS if 2 in sizes else GROUP
     if not _grouped(moves, extents, strides, group):
         return Work((plain,))
     return Work((_launch(*cut, group, plain),))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
+from ... import halves
 from . import door
 
 # name here -> libdevice's name for float64; float32's has an f behind it
@@ -74,6 +76,8 @@ def _simulated_functions() -> dict[str, Callable]:
         "from_bits_f32": lambda i: np.int32(i).view(np.float32),
         "from_bits_f64": lambda i: np.int64(i).view(np.float64),
         "multiply_high": lambda a, b: np.uint64(int(a) * int(b) >> 64),
+        "widened": lambda bits: halves.widened(np.uint16(bits).reshape(1))[0],
+        "narrowed": lambda x: halves.narrowed(np.float32(x).reshape(1))[0],
     }
 
 
@@ -102,7 +106,27 @@ def _device_functions() -> dict[str, Callable]:
         "from_bits_f32": libdevice.int_as_float,
         "from_bits_f64": libdevice.longlong_as_double,
         "multiply_high": libdevice.umul64hi,
+        **{
+            name: door.inlined(FunctionType(f.__code__, {"np": np, "libdevice": libdevice}))
+            for name, f in _HALVES.items()
+        },
     }
+
+
+def _widened(bits):
+    """bfloat16 as float32: its bits are the upper half of float32's."""
+    return libdevice.int_as_float(np.int32(np.uint32(bits) << np.uint32(16)))  # noqa: F821  as in `_narrowed`
+
+
+def _narrowed(x):
+    """float32 as the bits of bfloat16: to the nearest, ties to even; nan stays nan."""
+    bits = np.uint32(libdevice.float_as_int(x))  # noqa: F821
+    upper = np.uint32(bits >> np.uint32(16))
+    nearest = np.uint32(np.uint32(bits + np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16))
+    return np.uint16(nearest if x == x else upper | np.uint32(0x40))
+
+
+_HALVES = {"widened": _widened, "narrowed": _narrowed}
 
 
 def exchange() -> Callable:
@@ -117,5 +141,8 @@ def exchange() -> Callable:
 def namespace() -> dict[str, object]:
     """The globals of every kernel. MAILBOX is what threads in the simulator hand to each other; blocks run one by one there."""
     found: dict[str, object] = {"cuda": door.module(), "math": math, "INF": math.inf, "NAN": math.nan, "MAILBOX": 0}
-    found |= {name: getattr(np, name) for name in ("float32", "float64", "int32", "int64", "uint8", "uint32", "uint64")}
+    found |= {
+        name: getattr(np, name)
+        for name in ("float16", "uint16", "float32", "float64", "int32", "int64", "uint8", "uint32", "uint64")
+    }
     return found | (_simulated_functions() | {"MAILBOX": {}} if door.simulated() else _device_functions())

@@ -47,7 +47,7 @@ def fill_eye(y, n, columns, k):
 
 
 def zeros(dtype: DType) -> Chain:
-    return Chain((Map(ex.const(0), (), dtype, dtype),), (0,))
+    return Chain((Map(ex.const(0), (), dtype.compute, dtype),), (0,))
 
 
 def flat(x: Layout) -> Layout:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from ...dtypes import DType, bool_, uint8
+from ...dtypes import DType, bfloat16, bool_, float32, uint8
 from ...errors import KernelError
 from ...ops import expression as ex
 from .functions import LIBDEVICE
@@ -46,6 +46,12 @@ class Lines:
         have = v.dtype
         if have is to:
             return v
+        if have.is_half:
+            wide = f"widened({v.text})" if have is bfloat16 else f"float32({v.text})"
+            return self.cast(self.let(wide, float32), to)
+        if to.is_half:
+            number = self.cast(v, float32).text
+            return self.let(f"narrowed({number})" if to is bfloat16 else f"float16({number})", to)
         if to is bool_:
             return self.let(f"{v.text} != {have.name}(0)", bool_)
         if have.is_float and not to.is_float:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import BY_NAME, DType, bool_
+from ...dtypes import BITS16, BY_NAME, DType, bfloat16, bool_
 from ...errors import KernelError
 from ...layouts import Layout
 from . import door, stored
@@ -98,8 +98,8 @@ def _kind(kind: str, bound: dict) -> str:
 
 
 def storage(dtype: DType) -> DType:
-    """The dtype that kernels see: a bool is a byte."""
-    return BY_NAME["uint8"] if dtype is bool_ else dtype
+    """The dtype that kernels see: a bool is a byte, bfloat16 is its bits."""
+    return BY_NAME["uint8"] if dtype is bool_ else BITS16 if dtype is bfloat16 else dtype
 
 
 class Kernel:

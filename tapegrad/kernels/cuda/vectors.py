@@ -3,7 +3,7 @@
 NVVM does this by itself only where it can prove that the address is a multiple of 16, and nothing that Numba offers can say
 so. Kernels bound to vectors say so by construction: where a thread reads or writes neighbours, these are whole groups of 16
 bytes from a multiple of 16 bytes on, and the launch checks the operand's address (`Launch.unaligned`). Only these kernels
-are given to `joined`.
+are given to `joined`. Eight elements of two bytes are four words, each of which is taken apart, or put together, in registers.
 
 An access is moved only within a block of straight code, a load up to the first of its group, a store down to the last,
 never past an access that could meet it (loads not past stores, stores not past anything but arithmetic) and never past an
@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 
 ACCESS = re.compile(
-    r"\t(ld|st)\.global\.([fbus])(32|64) \t(?:(%\w+), \[(%\w+)(?:\+(-?\d+))?\]|\[(%\w+)(?:\+(-?\d+))?\], (%\w+));"
+    r"\t(ld|st)\.global\.([fbus])(16|32|64) \t(?:(%\w+), \[(%\w+)(?:\+(-?\d+))?\]|\[(%\w+)(?:\+(-?\d+))?\], (%\w+));"
 )
 WIDEST = 16  # bytes
 
@@ -48,11 +48,15 @@ def access(line: str, number: int) -> Access | None:
 def joined(ptx: str) -> str:
     """The text with neighbouring accesses joined."""
     lines = ptx.split("\n")
-    start = 0
+    start = words = 0
     for i, line in enumerate([*lines, "$end:"]):
         if _ends_block(line):
-            _join_block(lines, start, i)
+            words = _join_block(lines, start, i, words)
             start = i + 1
+    if words:
+        lines[next(i for i, line in enumerate(lines) if line is not None and "\t.reg ." in line)] += (
+            f"\n\t.reg .b32 \t%pair<{words}>;"
+        )
     return "\n".join(line for line in lines if line is not None)
 
 
@@ -61,8 +65,9 @@ def _ends_block(line: str) -> bool:
     return bool(re.match(r"\s*(\$?\w+:|@|bra|bar|barrier|atom|red|ret|membar|fence|shfl|call|\}|\{)", line))
 
 
-def _join_block(lines: list, start: int, stop: int) -> None:
-    """Joins what can be joined among lines start..stop, a block of straight code."""
+def _join_block(lines: list, start: int, stop: int, words: int) -> int:
+    """Joins what can be joined among lines start..stop, a block of straight code. `words`: registers for pairs that are in use; the
+    number of them afterwards is returned."""
     open_loads: list[Access] = []
     open_stores: list[Access] = []
     groups: list[list[Access]] = []
@@ -87,7 +92,8 @@ def _join_block(lines: list, start: int, stop: int) -> None:
                 open_loads = []
             open_stores.append(found)
     for group in groups + _groups(open_loads) + _groups(open_stores):
-        _rewrite(lines, group)
+        words = _rewrite(lines, group, words)
+    return words
 
 
 def _groups(accesses: list[Access]) -> list[list[Access]]:
@@ -110,21 +116,33 @@ def _groups(accesses: list[Access]) -> list[list[Access]]:
     return found
 
 
-def _rewrite(lines: list, group: list[Access]) -> None:
-    """One line instead of the group's: at the first of loads, at the last of stores; nothing where that is not allowed."""
+def _rewrite(lines: list, group: list[Access], words: int) -> int:
+    """One access instead of the group's: at the first of loads, at the last of stores; nothing where that is not allowed.
+
+    Returns how many registers for pairs are in use then, of which `words` were before.
+    """
     first = group[0]
     if not all(_may_move(lines, a, (min if a.load else max)(b.line for b in group)) for a in group):
-        return
-    registers = "{" + ", ".join(a.register for a in group) + "}"
+        return words
+    registers, kind, pairs = [a.register for a in group], first.kind, []
+    if first.size == 2:
+        kind, halves = "b32", registers
+        registers = [f"%pair{words + i}" for i in range(len(halves) // 2)]
+        pairs = [(r, f"{{{halves[2 * i]}, {halves[2 * i + 1]}}}") for i, r in enumerate(registers)]
+        words += len(registers)
+    listed = "{" + ", ".join(registers) + "}"
     address = f"[{first.base}+{first.offset}]" if first.offset else f"[{first.base}]"
     at = (min if first.load else max)(a.line for a in group)
     for a in group:
         lines[a.line] = None
-    vector = f"v{len(group)}.{first.kind}"
+    vector = f"v{len(registers)}.{kind}"
     if first.load:
-        lines[at] = f"\tld.global.{vector} \t{registers}, {address};"
+        taken = [f"\tmov.b32 \t{both}, {word};" for word, both in pairs]
+        lines[at] = "\n".join([f"\tld.global.{vector} \t{listed}, {address};", *taken])
     else:
-        lines[at] = f"\tst.global.{vector} \t{address}, {registers};"
+        put = [f"\tmov.b32 \t{word}, {both};" for word, both in pairs]
+        lines[at] = "\n".join([*put, f"\tst.global.{vector} \t{address}, {listed};"])
+    return words
 
 
 def _may_move(lines: list, a: Access, to: int) -> bool:

@@ -79,7 +79,7 @@ class Session(Calls):
         if not state.recording:
             self.mode(False)
         if precision.used:
-            self.mode(precision.matmul_precision.current())
+            self.mode(precision.mode())
         return self
 
     def enter_again(self, state) -> Session:
