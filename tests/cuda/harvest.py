@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from cuda_simulator import HostSpace
 
 from tapegrad.errors import KernelError
+from tapegrad.kernels.cuda import door
 from tapegrad.kernels.cuda.backend import Cuda, work_of
 from tapegrad.kernels.cuda.template import Kernel, Work
 from tapegrad.kernels.prepare import BACKENDS, infer
@@ -59,8 +60,11 @@ def install() -> Harvester:
 
 
 def ptx(kernel: Kernel, name: str, cc: tuple[int, int] = (9, 0)) -> str:
-    """The kernel's PTX; a failure names the op and the kernel."""
+    """The kernel's PTX; a failure names the op and the kernel. One whose accesses were joined must be assembled, too."""
     try:
-        return kernel.ptx(cc)
+        text = kernel.ptx(cc)
+        if kernel.aligned:
+            door.assemble(text, cc)
+        return text
     except Exception as error:
         raise KernelError(f"{name}: {kernel} does not compile for {cc}: {error}") from error

@@ -16,15 +16,6 @@ from tapegrad.kernels.cuda.cublaslt import CublasLt, alignment, dense
 from tapegrad.kernels.cuda.gemm import MOST_CALLS, compute_type, gemm, operands_to_copy
 from tapegrad.layouts import layout, row_major
 
-
-class Half:
-    """float16 and bfloat16, as far as a product asks a dtype."""
-
-    def __init__(self, name: str):
-        self.name, self.itemsize, self.is_float = name, 2, True
-
-
-DTYPES = BY_NAME | {name: Half(name) for name in ("float16", "bfloat16")}
 STORED = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16}
 TOLERANCES = {"float32": 2e-6, "float64": 1e-14, "float16": 1e-3, "bfloat16": 8e-3}
 
@@ -44,7 +35,7 @@ class Memory:
         size = self.block.itemsize
         self.array = np.lib.stride_tricks.as_strided(self.block[lead:], shape, [s * size for s in strides])
         self.address = self.block.ctypes.data + lead * size
-        self.layout = layout(tuple(shape), DTYPES[dtype], tuple(strides), device)
+        self.layout = layout(tuple(shape), BY_NAME[dtype], tuple(strides), device)
         self.dtype = dtype
 
     def fill(self, rng) -> Memory:

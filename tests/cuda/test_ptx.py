@@ -14,7 +14,7 @@ from registry_cases import elementwise, params
 from test_ops_reference import run
 
 import tapegrad as tg
-from tapegrad.dtypes import ALL, bool_, float32, float64, int32, int64, uint8
+from tapegrad.dtypes import ALL, HALVES, bool_, float32, float64, int32, int64, uint8
 from tapegrad.errors import KernelError
 from tapegrad.kernels.cuda import door
 from tapegrad.kernels.cuda.elementwise import Chain, work
@@ -86,7 +86,7 @@ def check_elementwise(op, dtype, cc=(9, 0)) -> None:
     text = harvest.ptx(grouped, op.name, cc)
     harvest.ptx(plain, op.name, cc)
     loads, stores = (re.findall(rf"{word}\.global\.\S+", text) for word in ("ld", "st"))
-    wide = {1: r"\.[ub]32", 4: r"v4.[fub]32", 8: r"v2.[fub]64"}[dtype.itemsize]
+    wide = {1: r"\.[ub]32", 2: r"v4\.b32", 4: r"v4.[fub]32", 8: r"v2.[fub]64"}[dtype.itemsize]
     if op.arity and loads:
         assert any(re.search(wide, x) for x in loads), (op.name, loads)
     assert any(".v4." in x or ".v2." in x or x.endswith((".u32", ".b32")) for x in stores), (op.name, stores)
@@ -109,13 +109,13 @@ def test_elementwise(op):
 @pytest.mark.parametrize(
     "op", [pytest.param(REGISTRY[name], id=name) for name in ("add", "maximum", "where", "square")]
 )
-@pytest.mark.parametrize("dtype", ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize("dtype", ALL + HALVES, ids=lambda d: d.name)
 def test_dtypes(op, dtype, cc):
     check_elementwise(op, dtype, cc)
 
 
-@pytest.mark.parametrize("source", ALL, ids=lambda d: d.name)
-@pytest.mark.parametrize("to", ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize("source", ALL + HALVES, ids=lambda d: d.name)
+@pytest.mark.parametrize("to", ALL + HALVES, ids=lambda d: d.name)
 def test_casts(source, to):
     for kernel in harvest.kernels(REGISTRY["cast"], [layout((SIZE,), source)], dtype=to):
         harvest.ptx(kernel, "cast")

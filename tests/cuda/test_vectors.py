@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 import pytest
 
+from tapegrad.kernels.cuda import door
 from tapegrad.kernels.cuda.vectors import joined
 
 FOUR = """\
@@ -68,3 +72,49 @@ def test_odd_numbers_of_neighbours_stay():
     for count in (2, 3, 5, 6):
         text = "\n".join(f"\tld.global.f32 \t%f{i}, [%rd1+{4 * i}];" for i in range(count))
         assert joined(text) == text
+
+
+def whole(body: str) -> str:
+    """A kernel of these lines, for an assembler."""
+    head = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n"
+    registers = "\t.reg .b16 \t%rs<9>;\n\t.reg .b64 \t%rd<9>;\n"
+    return head + registers + body.replace("%pair<4>;", "%pair<4>;\n\tld.param.u64 \t%rd1, [p];") + "\n\tret;\n}\n"
+
+
+def test_eight_halves_are_four_words():
+    """In registers of 16 bits or of 32, as NVVM chose them; a sign is not lost."""
+    names = ["%rs1", "%rs2", "%r1", "%r2", "%rs3", "%r3", "%r4", "%rs4"]
+    load = "\n".join(
+        ["\t.reg .b32 \t%r<9>;"] + [f"\tld.global.u16 \t{r}, [%rd1+{2 * i}];" for i, r in enumerate(names)]
+    )
+    assert joined(load).split("\n") == [
+        "\t.reg .b32 \t%r<9>;",
+        "\t.reg .b32 \t%pair<4>;",
+        "\tld.global.v4.b32 \t{%pair0, %pair1, %pair2, %pair3}, [%rd1];",
+        "\tmov.b32 \t{%rs1, %rs2}, %pair0;",
+        "\tand.b32  \t%r1, %pair1, 65535;",
+        "\tshr.u32 \t%r2, %pair1, 16;",
+        "\tcvt.u16.u32 \t%rs3, %pair2;",
+        "\tshr.u32 \t%r3, %pair2, 16;",
+        "\tand.b32  \t%r4, %pair3, 65535;",
+        "\tmov.b32 \t{_, %rs4}, %pair3;",
+    ]
+    store = "\n".join(
+        ["\t.reg .b32 \t%r<9>;"] + [f"\tst.global.u16 \t[%rd1+{2 * i}], {r};" for i, r in enumerate(names)]
+    )
+    assert joined(store).split("\n") == [
+        "\t.reg .b32 \t%r<9>;",
+        "\t.reg .b32 \t%pair<4>;",
+        "\tmov.b32 \t%pair0, {%rs1, %rs2};",
+        "\tprmt.b32 \t%pair1, %r1, %r2, 0x5410;",
+        "\tcvt.u32.u16 \t%pair2, %rs3;",
+        "\tprmt.b32 \t%pair2, %pair2, %r3, 0x5410;",
+        "\tcvt.u32.u16 \t%pair3, %rs4;",
+        "\tprmt.b32 \t%pair3, %r4, %pair3, 0x5410;",
+        "\tst.global.v4.b32 \t[%rd1], {%pair0, %pair1, %pair2, %pair3};",
+    ]
+    if importlib.util.find_spec("numba_cuda") and os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
+        for text in (load, store):
+            assert door.assemble(whole(joined(text)), (8, 0))
+    signed = load.replace("u16", "s16")
+    assert joined(signed) == signed

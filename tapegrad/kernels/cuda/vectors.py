@@ -124,12 +124,13 @@ def _rewrite(lines: list, group: list[Access], words: int) -> int:
     first = group[0]
     if not all(_may_move(lines, a, (min if a.load else max)(b.line for b in group)) for a in group):
         return words
-    registers, kind, pairs = [a.register for a in group], first.kind, []
+    registers, kind, moves = [a.register for a in group], first.kind, []
     if first.size == 2:
-        kind, halves = "b32", registers
-        registers = [f"%pair{words + i}" for i in range(len(halves) // 2)]
-        pairs = [(r, f"{{{halves[2 * i]}, {halves[2 * i + 1]}}}") for i, r in enumerate(registers)]
-        words += len(registers)
+        if kind[0] == "s" and not all(r.startswith("%rs") for r in registers):
+            return words  # in a register of 32 bits the sign would be wanted
+        pairs = [(f"%pair{words + i}", *registers[2 * i : 2 * i + 2]) for i in range(len(registers) // 2)]
+        moves = [line for pair in pairs for line in (_apart if first.load else _together)(*pair)]
+        registers, kind, words = [pair[0] for pair in pairs], "b32", words + len(pairs)
     listed = "{" + ", ".join(registers) + "}"
     address = f"[{first.base}+{first.offset}]" if first.offset else f"[{first.base}]"
     at = (min if first.load else max)(a.line for a in group)
@@ -137,12 +138,30 @@ def _rewrite(lines: list, group: list[Access], words: int) -> int:
         lines[a.line] = None
     vector = f"v{len(registers)}.{kind}"
     if first.load:
-        taken = [f"\tmov.b32 \t{both}, {word};" for word, both in pairs]
-        lines[at] = "\n".join([f"\tld.global.{vector} \t{listed}, {address};", *taken])
+        lines[at] = "\n".join([f"\tld.global.{vector} \t{listed}, {address};", *moves])
     else:
-        put = [f"\tmov.b32 \t{word}, {both};" for word, both in pairs]
-        lines[at] = "\n".join([*put, f"\tst.global.{vector} \t{address}, {listed};"])
+        lines[at] = "\n".join([*moves, f"\tst.global.{vector} \t{address}, {listed};"])
     return words
+
+
+def _apart(word: str, low: str, high: str) -> list[str]:
+    """The halves of a word, in registers of 16 bits or of 32, as NVVM chose them."""
+    if low.startswith("%rs") and high.startswith("%rs"):
+        return [f"\tmov.b32 \t{{{low}, {high}}}, {word};"]
+    lower = f"\tcvt.u16.u32 \t{low}, {word};" if low.startswith("%rs") else f"\tand.b32  \t{low}, {word}, 65535;"
+    if high.startswith("%rs"):
+        return [lower, f"\tmov.b32 \t{{_, {high}}}, {word};"]
+    return [lower, f"\tshr.u32 \t{high}, {word}, 16;"]
+
+
+def _together(word: str, low: str, high: str) -> list[str]:
+    """A word of two halves; what lies above 16 bits of a register of 32 is not stored."""
+    if low.startswith("%rs") and high.startswith("%rs"):
+        return [f"\tmov.b32 \t{word}, {{{low}, {high}}};"]
+    narrow = next((r for r in (low, high) if r.startswith("%rs")), None)
+    widened = [f"\tcvt.u32.u16 \t{word}, {narrow};"] if narrow else []
+    lower, upper = (word if r == narrow else r for r in (low, high))
+    return [*widened, f"\tprmt.b32 \t{word}, {lower}, {upper}, 0x5410;"]
 
 
 def _may_move(lines: list, a: Access, to: int) -> bool:
@@ -158,6 +177,8 @@ def _may_move(lines: list, a: Access, to: int) -> bool:
 
 
 def _written(line: str) -> set[str]:
-    """The registers that an instruction writes: all of its first operand, unless it is a store."""
+    """The registers that an instruction writes: all of its first operand, unless it is a store. Of several lines, of all."""
+    if "\n" in line:
+        return set().union(*map(_written, line.split("\n")))
     m = re.match(r"\s*(?!st\.)[\w.]+\s+(\{[^}]*\}|[^,;]*)", line)
     return set(re.findall(r"%\w+", m[1])) if m else set()
