@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from tapegrad import config
-from tapegrad.errors import KernelError
+from tapegrad.dtypes import float32
+from tapegrad.errors import KernelError, OutOfMemory
 from tapegrad.kernels.cuda import template
+from tapegrad.kernels.cuda.devices import Gpu
 from tapegrad.kernels.cuda.faults import DriverMissing
 from tapegrad.kernels.cuda.names import T, cuda
 from tapegrad.kernels.cuda.simulated import simulated_driver, simulates
 from tapegrad.kernels.cuda.words import Words
+from tapegrad.ops.registry import REGISTRY
 
 
 @template.template("x: *T, y: *T, n: int")
@@ -29,8 +32,6 @@ def machine(monkeypatch):
 
 
 def test_two_devices(machine, monkeypatch):
-    from tapegrad.dtypes import float32
-
     monkeypatch.setenv("TAPEGRAD_CUDA", "simulator")
     config.cuda.cache_clear()
     assert simulates()
@@ -62,3 +63,22 @@ def test_two_devices(machine, monkeypatch):
 def test_indices_out_of_range(machine, index):
     with pytest.raises(DriverMissing, match=f"cuda:{index} was asked for, but there are cuda:0 to cuda:1"):
         simulated_driver(index)
+
+
+def test_scratch_memory_comes_back(machine):
+    """Also where a launch fails, or the next scratch memory does not fit, and somebody keeps the error."""
+    gpu = Gpu(0, simulated_driver(0), has_cublas=False)
+    launch = template.Launch(accumulated.bind(T=float32), 1, 4, (2, 3), (4,))
+    in_use = gpu.pool.stats()["reserved"] - gpu.pool.stats()["free"]
+
+    def run(scratch, launches):
+        gpu.run(REGISTRY["add"], template.Work(launches, scratch), (), (), [0, 0])
+
+    run((64, 64), (launch,))
+    with pytest.raises(KernelError, match=r"element 1\d lies outside") as failing:
+        run((64, 64), (template.Launch(launch.kernel, 1, 4, (2, 3), (99,)),))
+    gpu.pool.set_limit(1 << 22)
+    with pytest.raises(OutOfMemory, match="scratch memory of add") as lacking:
+        run((64, 1 << 23), (launch,))
+    assert failing.traceback and lacking.traceback
+    assert gpu.pool.stats()["reserved"] - gpu.pool.stats()["free"] == in_use

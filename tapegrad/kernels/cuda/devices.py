@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...errors import IndexOutOfRange, KernelError
-from ..blocks import class_size
+from ..blocks import Buffer, class_size
 from ..status import INDEX, SENTENCES
 from .template import STATUS, Kernel, Launch, Work
 from .words import Words
@@ -99,6 +99,7 @@ class Gpu:
     """One device: memory, copies, launches, the backend that prepares ops for it."""
 
     def __init__(self, index: int, driver: Any, has_cublas: bool = True):
+        from . import products
         from .backend import Cuda
         from .pool import DevicePool
 
@@ -106,8 +107,7 @@ class Gpu:
         self.driver = driver
         self.pool = DevicePool(driver)
         self.failures = Failures(self)
-        self.backend = Cuda(self.run, self.product_work if has_cublas else None)
-        self.has_cublas = has_cublas
+        self.backend = Cuda(self.run, products.product_work if has_cublas else None)
         self.copy = driver.copy
         self._functions: dict[Kernel, Any] = {}
         self._staging: dict[int, deque] = {}  # size -> page-locked blocks, the one that was used last at the end
@@ -172,26 +172,14 @@ class Gpu:
 
         return Products(self)
 
-    def product_work(self, ins: tuple, outs: tuple, attrs: dict) -> tuple[Work, tuple[int, ...]] | None:
-        """A product as calls of cuBLAS; None where there is none, as in the simulator."""
-        if not self.has_cublas:
-            return None
-        from .products import product_work
-
-        return product_work(ins, outs, attrs)
-
     def run(self, op: Any, work: Work, _ins: Any, _outs: Any, addresses: list[int]) -> None:
         """Run the launches of an op; `Cuda.runner`."""
-        places = [*addresses]
-        scratch = []
-        for nbytes in work.scratch:
-            size_class = self.pool.size_class(nbytes)
-            free = size_class.free
-            address = free.pop() if free else self.pool.grow(size_class, f"scratch memory of {op.name}")
-            scratch.append((free, address))
-            places.append(address)
-        fails = any(STATUS in launch.operands for launch in work.launches)
+        scratch: list[Buffer] = []
         try:
+            for nbytes in work.scratch:
+                scratch.append(self.pool.allocate(nbytes, f"scratch memory of {op.name}"))
+            places = [*addresses, *[block.address for block in scratch]]
+            fails = any(STATUS in launch.operands for launch in work.launches)
             with self.failures.lock if fails else nullcontext():
                 places.append(self.failures.address + 4 * self.failures.word(op.title) if fails else 0)
                 for launch in work.launches:
@@ -199,8 +187,7 @@ class Gpu:
                 if fails:
                     self.failures.pending = True
         finally:
-            for free, address in scratch:  # whoever takes it next comes behind in the queue
-                free.append(address)
+            scratch.clear()  # not left to an error's traceback; whoever takes a block next comes behind in the queue
 
 
 _lock = threading.Lock()
