@@ -7,14 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import tapegrad
 from tapegrad.errors import KernelError
 from tapegrad.kernels.cache import ObjectCache
-from tapegrad.kernels.cuda import blocks, door, elementwise, movement, stored, template
+from tapegrad.kernels.cuda import blocks, door, elementwise, library, movement, stored, template
 from tapegrad.kernels.cuda.kernels import ACCEPTS, KERNELS
 from tapegrad.kernels.fused import Load
 from tapegrad.layouts import layout
@@ -51,7 +50,7 @@ def test_without_the_package(monkeypatch):
     door.module.cache_clear()
     monkeypatch.setattr(door.importlib.util, "find_spec", lambda name: None)
     try:
-        assert not door.is_available()
+        assert not tapegrad.cuda.is_available()
         assert "numba-cuda is not installed" in door.why_not() and "tapegrad[cuda]" in door.why_not()
         with pytest.raises(KernelError, match="numba-cuda is not installed"):
             door.module()
@@ -65,10 +64,13 @@ SUCCESS, NO_DEVICE, BROKEN = 0, 100, 999
 class Driver:
     """Stands for cuda.bindings.driver."""
 
-    CUresult = SimpleNamespace(CUDA_SUCCESS=SUCCESS, CUDA_ERROR_NO_DEVICE=NO_DEVICE)
+    CUDA_VERSION = 13000
 
     def __init__(self, started=SUCCESS, devices=1):
         self.started, self.devices = started, devices
+
+    def cuDriverGetVersion(self):
+        return SUCCESS, 13000
 
     def cuInit(self, flags):
         return (self.started,)
@@ -80,13 +82,17 @@ class Driver:
         return SUCCESS, b"CUDA_ERROR_SOMETHING"
 
 
-def test_without_a_driver(monkeypatch):
-    def missing():
+class Without(Driver):
+    """The bindings, where there is no library of the driver."""
+
+    def cuDriverGetVersion(self):
         raise RuntimeError("Failed to dlopen libcuda.so.1")
 
+
+def test_without_a_driver(monkeypatch):
     monkeypatch.setattr(door, "simulated", lambda: False)
-    monkeypatch.setattr(door, "_driver", missing)
-    assert not door.is_available()
+    monkeypatch.setattr(library, "bindings", Without)
+    assert not tapegrad.cuda.is_available()
     assert "the NVIDIA driver is not installed" in door.why_not()
 
 
@@ -101,15 +107,22 @@ def test_without_a_driver(monkeypatch):
 )
 def test_what_the_driver_says(monkeypatch, driver, words):
     monkeypatch.setattr(door, "simulated", lambda: False)
-    monkeypatch.setattr(door, "_driver", lambda: driver)
-    assert door.is_available() == (words is None)
+    monkeypatch.setattr(library, "bindings", lambda: driver)
+    assert tapegrad.cuda.is_available() == (words is None)
     assert (door.why_not() is None) if words is None else (words in door.why_not())
+
+
+def test_in_the_child_of_a_fork(monkeypatch):
+    monkeypatch.setattr(door, "simulated", lambda: False)
+    monkeypatch.setattr(library, "bindings", lambda: Driver(started=3))
+    assert not tapegrad.cuda.is_available()
+    assert "forked child process" in door.why_not()
 
 
 @pytest.mark.skipif(not INSTALLED, reason="numba-cuda is not installed")
 def test_the_simulator_is_no_gpu(monkeypatch):
     monkeypatch.setattr(door, "simulated", lambda: True)
-    assert not door.is_available() and "NUMBA_ENABLE_CUDASIM" in door.why_not()
+    assert not tapegrad.cuda.is_available() and "NUMBA_ENABLE_CUDASIM" in door.why_not()
 
 
 def test_text_without_a_kernel():

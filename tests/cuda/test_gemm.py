@@ -346,7 +346,7 @@ def test_what_dense_leaves_to_others():
 # on a GPU
 
 
-@pytest.mark.skipif(not door.is_available(), reason="no CUDA GPU")
+@pytest.mark.skipif(door.why_not() is not None, reason="no CUDA GPU")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_cublas_itself(dtype):
     """The real library on a GPU, against NumPy."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...errors import KernelError, OutOfMemory
 from .cublas_table import CONSTANTS, CUBLAS, Function, ctype
-from .door import EXTRA
+from .faults import EXTRA
 from .gemm import COMPUTE_64F, Gemm
 
 SUCCESS = CONSTANTS["CUBLAS_STATUS_SUCCESS"]

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import KernelError
+from ...errors import KernelError, TapegradError
+from .faults import EXTRA, MISSING, NO_DEVICE
+from .library import device_count
 from .vectors import joined
 
-EXTRA = "pip install 'tapegrad[cuda]'"
 ENTRY = re.compile(r"\.visible \.entry (\w+)\(")
 TARGETS = ((7, 5), (8, 0), (9, 0), (10, 0))  # compute capabilities that the tests compile every kernel for
 
@@ -54,51 +55,14 @@ def simulated() -> bool:
     return bool(settings.ENABLE_CUDASIM)
 
 
-def is_available() -> bool:
-    """True where a CUDA GPU can be used in this process; `why_not()` says what is missing otherwise.
-
-    >>> is_available() == (why_not() is None)
-    True
-    """
-    return why_not() is None
-
-
 def why_not() -> str | None:
     """What is missing for the device "cuda", in one sentence; None where nothing is."""
     try:
         if simulated():
             return "NUMBA_ENABLE_CUDASIM is set, so that kernels run in a simulator; unset it to use a GPU"
-    except KernelError as error:
+        return None if device_count() else MISSING[NO_DEVICE]
+    except TapegradError as error:
         return str(error)
-    try:
-        return _missing(_driver())
-    except RuntimeError:  # the bindings say so where there is no library
-        return "the NVIDIA driver is not installed, or too old to be found; install it from nvidia.com"
-
-
-def _missing(driver) -> str | None:
-    """What the driver says is missing."""
-    (status,) = driver.cuInit(0)
-    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
-        return "the NVIDIA driver finds no GPU; is one built in, and is CUDA_VISIBLE_DEVICES set to hide it?"
-    if status != driver.CUresult.CUDA_SUCCESS:
-        return f"the NVIDIA driver does not start ({name_of(driver, status)}); reload it, or restart the machine"
-    status, count = driver.cuDeviceGetCount()
-    if status != driver.CUresult.CUDA_SUCCESS or count == 0:
-        return "the NVIDIA driver finds no GPU; is one built in, and is CUDA_VISIBLE_DEVICES set to hide it?"
-    return None
-
-
-def _driver():
-    from cuda.bindings import driver
-
-    return driver
-
-
-def name_of(driver, status) -> str:
-    """The driver's name of a status."""
-    found, name = driver.cuGetErrorName(status)
-    return name.decode() if found == driver.CUresult.CUDA_SUCCESS and name else f"error {int(status)}"
 
 
 @cache

@@ -50,7 +50,12 @@ def started(api: Any = None) -> Any:
             f"the NVIDIA driver is not installed, or too old to be found; install it from nvidia.com ({error})"
         ) from None
     if status:
-        raise fault_of(api, status, "CUDA", "starting the driver")
+        known = fault_of(api, status, "CUDA", "starting the driver")
+        if type(known) is not KernelError:
+            raise known
+        raise DriverMissing(  # a status that says no more
+            f"CUDA, starting the driver: the NVIDIA driver does not start ({name_of(api, status)}); reload it, or restart the machine."
+        )
     return api
 
 
@@ -72,5 +77,10 @@ def version_of(api: Any) -> tuple[int, tuple[int, int]]:
 
 def fault_of(api: Any, status: Any, where: str, doing: str) -> TapegradError:
     """The error for a status other than success."""
+    return fault(int(status), name_of(api, status), where, doing)
+
+
+def name_of(api: Any, status: Any) -> str:
+    """The driver's name of a status."""
     failed, name = api.cuGetErrorName(status)
-    return fault(int(status), f"error {int(status)}" if failed or not name else name.decode(), where, doing)
+    return f"error {int(status)}" if failed or not name else name.decode()
