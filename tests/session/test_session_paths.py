@@ -28,6 +28,20 @@ def test_d_another_branch_at_iteration_50_and_back():
     passes.steady(90)  # and so has the other branch
 
 
+@agrees(ulps=SUMMED)
+def test_d_a_branch_while_a_detached_view_is_held(make):
+    """Of the array behind the view nobody holds the graph, so what that saved need not be there."""
+    w, session = tg.normal(size=(4, 4)).detach().requires_grad_(), make()
+    for i in range(8):
+        with session:
+            y = tg.ones((2, 4)) @ w
+            y = y / (y * y).max()
+            shown = y.detach()
+            del y
+            shown = shown * 2 if i >= 5 else shown + 1
+        yield shown
+
+
 @agrees(ulps=TRAINED, steady=12)
 def test_d_a_branch_between_forward_and_backward(make):
     """The step is skipped where the loss is large; what the adjoints need is kept over the sync."""

@@ -405,6 +405,8 @@ FOUND = [  # by random search, one for each mistake that it showed
             "float32"),
     Program([("weight", 0), ("unary", "tanh", 0), ("weight", 0), ("weight", 0), ("weight", 2), ("break", (5, 6))], (1, 4),
             "float32"),
+    Program([("summing", "max", 0), ("second",), ("weight", 0), ("unary", "tanh", 0), ("quiet", [("weight", 0),
+             ("unary", "flip", 4)]), ("learn", 0, False)], (3,), "float32"),
 ]  # fmt: skip
 
 

@@ -113,11 +113,14 @@ def reclaim(v: Value, h: Tensor) -> None:
 
 
 def part_with(s, v: Value, stands_for) -> None:
-    """Make the value's handle a tensor of its own, and take another one for the next pass."""
+    """Make the value's handle a tensor of its own, and take another one for the next pass.
+
+    `freeze` has seen to the graph of those that somebody holds; what saved values another's would need was not computed.
+    """
     h = v.handle
     row = v.row
     if row.tracked:
-        h.node = spent(row) if row.released else s.frozen.get(row) or graph(s, row)
+        h.node = spent(row) if row.released else s.frozen.get(row)
     h.value, h.trace = stands_for, None
     v.parked = False
     spare = v.spare
