@@ -1,0 +1,86 @@
+"""Look for a program that a session runs differently than eager execution does, with a new seed each time.
+
+    python tests/session/random_search.py                      a minute of programs; the seed is the clock's
+    python tests/session/random_search.py --seed 5 --rounds 1  the programs of one seed again
+
+Programs come in rounds: of each kind some dozens, with the seed of the round, which is one more than that of the round before. The
+first failure ends the search. What is printed then is the shortest program that Hypothesis finds for it, and how to run it again;
+the exit status is 1. A program that showed a mistake belongs to `FOUND` in `test_session_programs.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import shlex
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+from programs import check, programs
+from programs_of_models import check_model, programs_of_models
+
+KINDS: dict[str, tuple[Any, Callable]] = {
+    "branches and loops": (programs(sums=True, control=True), check),
+    "branches and loops, bitwise": (programs(sums=False, control=True), check),
+    "straight": (programs(sums=True, control=False), check),
+    "models": (programs_of_models(), check_model),
+}
+
+
+def search(kind: str, seed: int, count: int) -> BaseException | None:
+    """Check programs of one kind: the error of the shortest that fails, with Hypothesis's note of it."""
+    strategy, run = KINDS[kind]
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    @hypothesis.given(strategy)
+    def one(program):
+        run(program)
+
+    try:
+        one()
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  whatever a program raises is what is looked for
+        return error
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, help="of the first round (the time in seconds)")
+    parser.add_argument("--rounds", type=int, help="stop after so many")
+    parser.add_argument("--seconds", type=float, default=60.0, help="start no search later than that (60)")
+    parser.add_argument("--count", type=int, default=40, help="programs of each kind in a round (40)")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="search these only")
+    given = parser.parse_args(arguments)
+    seed = int(time.time()) if given.seed is None else given.seed
+    say = functools.partial(print, flush=True)
+    say(f"random programs from seed {seed} on")
+    warnings.simplefilter("ignore")  # NumPy's and sessions', of programs that overflow and never repeat
+    start, rounds, searched = time.monotonic(), 0, 0
+    while given.rounds is None or rounds < given.rounds:
+        for kind in given.kind or KINDS:
+            if given.rounds is None and time.monotonic() - start > given.seconds:
+                say(f"{searched} programs in {time.monotonic() - start:.0f} s: each as eagerly")
+                return 0
+            error = search(kind, seed + rounds, given.count)
+            if error is not None:
+                traceback.print_exception(error, file=sys.stdout)
+                say(f"FAILED, of the kind {kind!r}. To run it again:")
+                again = f"--seed {seed + rounds} --rounds 1 --count {given.count} --kind {shlex.quote(kind)}"
+                say(f"python tests/session/random_search.py {again}")
+                return 1
+            searched += given.count
+        rounds += 1
+    say(f"{searched} programs in {time.monotonic() - start:.0f} s: each as eagerly")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
