@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import KernelError, TapeError
+from ..errors import KernelError
 from ..kernels import sweep
+from ..kernels.blocks import refuse
 from ..kernels.handoff import RECORD
 from ..kernels.run import can_split, get_num_threads, share_words, whole_lines
 from ..kernels.threads import POOL
@@ -272,17 +273,10 @@ def nanoseconds(record: Record) -> float:
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
-def _refuse(_frame: int) -> int:
-    raise TapeError(
-        "tapegrad was used in a forked child process, where its threads and buffers are gone. "
-        'Start processes with multiprocessing.get_context("spawn"), or use threads.'
-    )
-
-
 def _forked() -> None:
     """Make every program of the parent raise in the child of a fork."""
     for program in list(_programs):
-        program._call = _refuse
+        program._call = refuse
 
 
 if hasattr(os, "register_at_fork"):

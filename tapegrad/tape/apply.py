@@ -237,10 +237,7 @@ def fail(op: Op, status: int, inputs: tuple[Tensor, ...]):
 
 def allocate(nbytes: int, what: str, device: str = "cpu") -> Buffer:
     """A buffer of at least that many bytes."""
-    pool = POOL if device == "cpu" else pool_of(device)
-    size_class = pool.size_class(nbytes)
-    free = size_class.free
-    return Buffer(free.pop() if free else pool.grow(size_class, what), free)
+    return (POOL if device == "cpu" else pool_of(device)).allocate(nbytes, what)
 
 
 def empty(x: Layout, what: str = "empty") -> Tensor:
