@@ -61,8 +61,8 @@ class matmul_precision:
     "float16"    11                              65504 where cuBLAS chooses so
     ============ =============================== ================================
 
-    Each bit less doubles the relative error, to about 5e-4 with 11 bits and 4e-3 with 8, and tensor cores are several times
-    faster. It is the setting of this thread, as `no_grad` is, and other threads start with "float32". float64 is
+    Each bit less doubles the relative error, to about 5e-4 with 11 bits and 4e-3 with 8; tensor cores multiply only rounded
+    factors. It is the setting of this thread, as `no_grad` is, and other threads start with "float32". float64 is
     multiplied as float64 whatever is set, and on the CPU nothing changes: there float32 is always float32.
 
     Errors: ConfigError where the name is none of these.

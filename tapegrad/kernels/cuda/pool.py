@@ -1,7 +1,7 @@
 """A device's buffer pool: the size classes of `kernels/blocks.py` over the device's own memory, in slabs of 2 MiB.
 
-The driver hands out memory in steps of 2 MiB, at some 10 to 100 µs each, and takes it back only when the device has done
-everything asked for; a pool does neither in a steady loop.
+The driver hands out memory in steps of 2 MiB, and takes it back only when the device has done everything asked for; a pool
+asks for neither in a steady loop.
 """
 
 from __future__ import annotations
