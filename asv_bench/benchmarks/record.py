@@ -59,17 +59,20 @@ class Functional:
 
 
 class Interop:
-    """From NumPy and back."""
+    """From NumPy and back, of float32; a small batch costs what the call costs, a large one is copied."""
 
-    def setup(self):
-        self.t = tg.ones((64, 784))
+    params = ("16×8", "64×784")
+    param_names = ("shape",)
+
+    def setup(self, shape):
+        self.t = tg.ones(tuple(map(int, shape.split("×"))))
         self.array = self.t.numpy()
 
-    def time_tensor(self):
+    def time_tensor(self, shape):
         tg.tensor(self.array)
 
-    def time_numpy(self):
+    def time_numpy(self, shape):
         self.t.numpy()
 
-    def time_index(self):
+    def time_index(self, shape):
         self.t[3, 4].item()

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
+
+import tapegrad as tg
+import tapegrad.nn.functional as F
+from tapegrad import nn, optim
+
 from .tasks import TASKS
 from .tasks_tapegrad import build, figures
 
@@ -63,6 +71,33 @@ class FirstSteps:
             if self.made.ready():
                 return
         raise RuntimeError(f"{task}: not planned after {WARM} iterations")
+
+
+class FreshBatches:
+    """The smallest of the models, MLP 8-16-16-1 with a batch of 16 and Adam, given two NumPy arrays that it has not seen."""
+
+    def setup(self):
+        rng = np.random.default_rng(0)
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+        optimizer, session = optim.Adam(model.parameters()), tg.Session()
+        inputs, targets = rng.normal(size=(2, 64, 16, 8)).astype(np.float32)
+        batches = itertools.cycle([(x, t[:, :1].copy()) for x, t in zip(inputs, targets, strict=True)])
+
+        def step():
+            x, t = next(batches)
+            with session:
+                loss = F.mse_loss(model(tg.tensor(x)), tg.tensor(t))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            return loss
+
+        self.step = step
+        for _ in range(WARM):
+            step()
+
+    def time_step(self):
+        self.step()
 
 
 class Exact:
