@@ -173,6 +173,15 @@ def test_ptx_of_written_kernels_is_stored(compiled):
     assert elementwise.Written(double).ptx((9, 0)) == "ptx 2"
 
 
+def test_inline_functions_by_other_names(compiled):
+    """The same body, in which a free name is another: it is another function, for the cache too."""
+    assert blocks.order_top.function.__code__.co_names.count("TOP") == 2
+    assert repr(blocks.order_top) == "<inline order_top>" and blocks.order_top.function.__module__ == blocks.__name__
+    assert kernel(load=blocks.order_top).ptx((9, 0)) != kernel(load=blocks.order_bottom).ptx((9, 0))
+    with pytest.raises(KernelError, match="<inline add> has no free name B, combine"):
+        blocks.add.renamed("other", combine="larger", B="T")
+
+
 def test_ptx_of_other_peoples_functions_is_not_stored(compiled):
     foreign = template.inline(lambda a, b: a)
     assert kernel(load=foreign).ptx((9, 0)) != kernel(load=foreign).ptx((9, 0))

@@ -16,6 +16,7 @@ from .template import MACHINE, Inline, inline
 TOP: int = 0  # bound: the greatest key, the least one, the bits of infinity
 LOW: int = 0
 INFINITY: int = 0
+UNORDERED: int = 0  # TOP or LOW
 
 
 @inline
@@ -37,8 +38,17 @@ def team_combine(a):
     return a
 
 
+@inline
+def larger(a, b):
+    """The larger of two numbers, nan before all."""
+    return a if (a > b or a != a) else b
+
+
+team_maximum = team_combine.renamed("team_maximum", combine="larger", A="T")  # of numbers of dtype T, nan before all
+
+
 def team_bindings(team: int) -> dict[str, Any]:
-    """The names that `team_combine` needs beside A and combine."""
+    """The names that `team_combine` needs beside A and combine, and `team_maximum` beside T."""
     return {"TEAM": team, "LANES": MACHINE.lanes, "BLOCK": MACHINE.block, "WARPS": MACHINE.block // MACHINE.lanes}
 
 
@@ -93,18 +103,15 @@ def is_true(x):
 
 
 @inline
-def key_nan_on_top(x):
-    """Key of a float: -0 below +0, nan of either sign at TOP."""
+def key_of_float(x):
+    """Key of a float: -0 below +0, nan of either sign at UNORDERED."""
     pattern = bits(x)
     key = K(pattern) if pattern >= 0 else K(pattern ^ K(TOP))
-    return K(TOP) if K(pattern & K(TOP)) > K(INFINITY) else key
+    return K(UNORDERED) if K(pattern & K(TOP)) > K(INFINITY) else key
 
 
-@inline
-def key_nan_at_bottom(x):
-    pattern = bits(x)
-    key = K(pattern) if pattern >= 0 else K(pattern ^ K(TOP))
-    return K(LOW) if K(pattern & K(TOP)) > K(INFINITY) else key
+key_nan_on_top = key_of_float.renamed("key_nan_on_top", UNORDERED="TOP")
+key_nan_at_bottom = key_of_float.renamed("key_nan_at_bottom", UNORDERED="LOW")
 
 
 @inline
@@ -114,20 +121,16 @@ def float_of_key(key):
 
 
 @inline
-def order_top(x):
-    """Key of a float for finding places: -0 and +0 are equal, nan at TOP."""
+def order_of_float(x):
+    """Key of a float for finding places: -0 and +0 are equal, nan at UNORDERED."""
     pattern = bits(x)
     magnitude = K(pattern & K(TOP))
     key = magnitude if pattern >= 0 else K(-magnitude)
-    return K(TOP) if magnitude > K(INFINITY) else key
+    return K(UNORDERED) if magnitude > K(INFINITY) else key
 
 
-@inline
-def order_bottom(x):
-    pattern = bits(x)
-    magnitude = K(pattern & K(TOP))
-    key = magnitude if pattern >= 0 else K(-magnitude)
-    return K(LOW) if magnitude > K(INFINITY) else key
+order_top = order_of_float.renamed("order_top", UNORDERED="TOP")
+order_bottom = order_of_float.renamed("order_bottom", UNORDERED="LOW")
 
 
 @inline

@@ -123,7 +123,7 @@ def settle_simulator() -> None:
 
     def array(self, shape, dtype, alignment=None):
         frame = sys._getframe(1)
-        place = frame.f_code.co_filename, frame.f_lineno
+        place = frame.f_code, frame.f_lineno
         with lock:
             if place not in self._allocations:
                 self._allocations[place] = np.full(shape, 77, dtype)

@@ -16,20 +16,17 @@ from ...dtypes import DType, float64, int32, int64
 from ...errors import ShapeError
 from ...layouts import Layout
 from . import blocks
-from .blocks import team_combine
+from .blocks import larger, team_combine, team_maximum
 from .names import (
     BLOCK,
     INF,
-    LANES,
     TEAM,
     VEC,
-    WARPS,
     A,
     R,
     T,
     combine,
     cuda,
-    exchange,
     exp,
     finish,
     load,
@@ -139,31 +136,6 @@ def logsumexp_columns(x, y, items, n, inner, parts, width):
             total += exp(x[begin + i * inner] - shift)
         y[item] = R(log_f64(total) + float64(shift))
         item += cuda.gridsize(1)
-
-
-@inline
-def larger(a, b):
-    """The larger of two numbers, nan before all."""
-    return a if (a > b or a != a) else b
-
-
-@inline
-def team_maximum(a):
-    """The largest value of a team, nan before all, for all its threads."""
-    distance = (TEAM if TEAM < LANES else LANES) // 2
-    while distance > 0:
-        a = larger(a, exchange(a, distance))
-        distance //= 2
-    if TEAM > LANES:
-        tops = cuda.shared.array(WARPS, T)
-        if cuda.threadIdx.x % LANES == 0:
-            tops[cuda.threadIdx.x // LANES] = a
-        cuda.syncthreads()
-        a = tops[0]
-        for w in range(1, WARPS):
-            a = larger(a, tops[w])
-        cuda.syncthreads()
-    return a
 
 
 @dataclass(frozen=True, slots=True)

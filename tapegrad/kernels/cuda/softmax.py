@@ -13,9 +13,8 @@ from ...dtypes import float64 as WIDE
 from ...layouts import Layout
 from ..status import INDEX
 from . import blocks
-from .blocks import team_combine
+from .blocks import larger, team_combine, team_maximum
 from .names import BLOCK, INF, TEAM, T, cuda, exp, float64, int32, int64, log
-from .reduce import larger, team_maximum
 from .template import MACHINE, STATUS, Kernel, Launch, Template, Work, cuda_kernel, spread, template
 
 LOG: bool = False  # bound: the logarithm of softmax

@@ -50,6 +50,20 @@ class Inline:
     def __repr__(self) -> str:
         return f"<inline {self.function.__name__}>"
 
+    def renamed(self, name: str, **names: str) -> Inline:
+        """The same body under another name, with other free names, as in `renamed("team_maximum", combine="larger", A="T")`.
+
+        So a kernel may call both, where what is bound to a name is one thing in all of a kernel.
+        """
+        code = self.function.__code__
+        missing = names.keys() - set(code.co_names)
+        if missing:
+            raise KernelError(f"{self} has no free name {', '.join(sorted(missing))}, so it cannot be another one")
+        code = code.replace(
+            co_name=name, co_qualname=name, co_names=tuple([names.get(free, free) for free in code.co_names])
+        )
+        return Inline(FunctionType(code, self.function.__globals__, name))
+
 
 def inline(function: Callable) -> Inline:
     """Mark a function as part of the kernels that call it."""
