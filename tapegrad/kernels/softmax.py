@@ -20,22 +20,32 @@ from .status import INDEX
 
 LOG = TypeVar("LOG")  # 1 for the logarithm of softmax
 STRIP = 256  # columns of one item: input, output and scratch rows stay in L1
+NEAR = 1024  # bytes: a vector loop takes at most that many in one go, and operands that are larger begin further apart
 EXP_COST = 4  # one exponential against one added element
 
 
 @inline
-def sum_of_exp(x, y, n, top, keep):
-    """The sum of exp(x - top), in blocks; the exponentials go to y where they are kept."""
+def sum_of_exp(x, y, n, top, keep, apart):
+    """The sum of exp(x - top), in blocks; the exponentials go to y where they are kept.
+
+    apart: y is known not to begin a little behind x. Else a loop that reads x, writes y and sums is run without vectors
+    where it does so, and would sum in another order there than elsewhere; so the sum has a loop of its own.
+    """
     total = 0.0
     for b in range(0, n, BLOCK):
         p = offset(x, b)
         q = offset(y, b)
         part = T(0)
-        if keep:
+        if keep and apart:
             for i in range(min(BLOCK, n - b)):
                 e = fast_exp(p[i] - top)
                 q[i] = e
                 part += e
+        elif keep:
+            for i in range(min(BLOCK, n - b)):
+                q[i] = fast_exp(p[i] - top)
+            for i in range(min(BLOCK, n - b)):
+                part += q[i]
         else:
             for i in range(min(BLOCK, n - b)):
                 part += fast_exp(p[i] - top)
@@ -43,19 +53,19 @@ def sum_of_exp(x, y, n, top, keep):
     return T(total)
 
 
-@skeleton("x: *T, y: *T, n: int")
-def softmax_rows(x, y, n, begin, end):
+@skeleton("x: *T, y: *T, n: int, apart: int")
+def softmax_rows(x, y, n, apart, begin, end):
     """y[o] = softmax of the row x[o, :n], or its logarithm."""
     for o in range(begin, end):
         row = offset(x, o * n)
         out = offset(y, o * n)
         top = float_of(reduce_row(row, n, T(0)))
         if LOG:
-            shift = fast_log(sum_of_exp(row, out, n, top, False))
+            shift = fast_log(sum_of_exp(row, out, n, top, False, apart))
             for i in range(n):
                 out[i] = (row[i] - top) - shift
         else:
-            scale = T(1) / sum_of_exp(row, out, n, top, True)
+            scale = T(1) / sum_of_exp(row, out, n, top, True, apart)
             for i in range(n):
                 out[i] = out[i] * scale
     return 0
@@ -153,12 +163,12 @@ def cross_entropy_rows(x, target, y, classes, ignored, begin, end):
             return INDEX
         row = offset(x, o * classes)
         top = float_of(reduce_row(row, classes, T(0)))
-        y[o] = fast_log(sum_of_exp(row, y, classes, top, False)) - (row[t] - top)
+        y[o] = fast_log(sum_of_exp(row, y, classes, top, False, True)) - (row[t] - top)
     return 0
 
 
-@skeleton("x: *T, target: *I, g: *T, y: *T, classes: int, ignored: int")
-def cross_entropy_slope_rows(x, target, g, y, classes, ignored, begin, end):
+@skeleton("x: *T, target: *I, g: *T, y: *T, classes: int, ignored: int, apart: int")
+def cross_entropy_slope_rows(x, target, g, y, classes, ignored, apart, begin, end):
     """y[o] = g[o] · (softmax(x[o, :classes]) - one_hot(target[o])); zeros where the target is the one to ignore."""
     for o in range(begin, end):
         t = target[o]
@@ -171,7 +181,7 @@ def cross_entropy_slope_rows(x, target, g, y, classes, ignored, begin, end):
         if t < 0 or t >= classes:
             return INDEX
         top = float_of(reduce_row(row, classes, T(0)))
-        scale = g[o] / sum_of_exp(row, out, classes, top, True)
+        scale = g[o] / sum_of_exp(row, out, classes, top, True, apart)
         for i in range(classes):
             out[i] = out[i] * scale
         out[t] = out[t] - g[o]
@@ -192,7 +202,7 @@ def _softmax(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict, log
     n, outer, inner = _along(ins[0].shape, attrs["axis"])
     if inner == 1:
         address = softmax_rows.address(LOG=log, **_row_maximum(ins[0].dtype))
-        return (Step(address, (0, 1), (n,), outer, grain_of(n * EXP_COST)),)
+        return (Step(address, (0, 1), (n, outs[0].nbytes > NEAR), outer, grain_of(n * EXP_COST)),)
     strips = -(-inner // STRIP)
     strip = min(inner, STRIP)
     address = softmax_columns.address(LOG=log, T=ins[0].dtype)
@@ -244,4 +254,5 @@ def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[S
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Step, ...]:
     count, classes = ins[0].shape
     address = cross_entropy_slope_rows.address(I=ins[1].dtype, **_row_maximum(ins[0].dtype))
-    return (Step(address, (0, 1, 2, 3), (classes, attrs["ignore_index"]), count, grain_of(classes * EXP_COST)),)
+    words = classes, attrs["ignore_index"], outs[0].nbytes > NEAR
+    return (Step(address, (0, 1, 2, 3), words, count, grain_of(classes * EXP_COST)),)
