@@ -83,10 +83,11 @@ class Within:
     value: Any
 
 
-def agree(program: Program, *, ulps: float = 0, seed: int = 7, restless: bool = False) -> Passes:
+def agree(program: Program, *, ulps: float = 0, seed: int = 7, restless: bool = False, scale: float = 0.0) -> Passes:
     """Run the program eagerly and in sessions, compare all that it yields, and return what the sessions counted.
 
-    restless: so many passes differ that a session may warn of it.
+    restless: so many passes differ that a session may warn of it. scale: what ulps of arrays of smaller elements are of, for
+    programs in which rounding alone may be all that an array holds.
     """
     tg.seed(seed)
     wanted = list(program(Eager))
@@ -101,39 +102,39 @@ def agree(program: Program, *, ulps: float = 0, seed: int = 7, restless: bool = 
             passes.note()
     assert len(got) == len(wanted)
     for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
-        same(a, b, ulps, f"pass {i}")
+        same(a, b, ulps, f"pass {i}", scale)
     stats = [s.stats for s in passes.sessions]
     assert all(s.replays + s.recordings <= s.iterations for s in stats)
     return passes
 
 
-def same(got, wanted, ulps: float = 0, where: str = "result") -> None:
+def same(got, wanted, ulps: float = 0, where: str = "result", scale: float = 0.0) -> None:
     """Compare nested results: tensors and arrays by dtype, shape and elements, everything else by equality."""
     if isinstance(wanted, Within):
-        same(got.value, wanted.value, wanted.ulps, where)
+        same(got.value, wanted.value, wanted.ulps, where, scale)
     elif isinstance(wanted, tg.Tensor):
         assert isinstance(got, tg.Tensor), f"{where}: {got!r} in place of a tensor"
         assert got.requires_grad is wanted.requires_grad and got.is_leaf is wanted.is_leaf, where
-        same(got.numpy(), wanted.numpy(), ulps, where)
+        same(got.numpy(), wanted.numpy(), ulps, where, scale)
     elif isinstance(wanted, np.ndarray):
         assert isinstance(got, np.ndarray) and got.dtype == wanted.dtype and got.shape == wanted.shape, where
-        same_elements(got, wanted, ulps, where)
+        same_elements(got, wanted, ulps, where, scale)
     elif isinstance(wanted, dict):
         assert list(got) == list(wanted), where
         for key in wanted:
-            same(got[key], wanted[key], ulps, f"{where}, {key}")
+            same(got[key], wanted[key], ulps, f"{where}, {key}", scale)
     elif isinstance(wanted, list | tuple):
         assert type(got) is type(wanted) and len(got) == len(wanted), where
         for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
-            same(a, b, ulps, f"{where}, {i}")
+            same(a, b, ulps, f"{where}, {i}", scale)
     elif isinstance(wanted, float):
         assert type(got) is float, where
-        same_elements(np.array(got), np.array(wanted), ulps, where)
+        same_elements(np.array(got), np.array(wanted), ulps, where, scale)
     else:
         assert type(got) is type(wanted) and got == wanted, f"{where}: {got!r} in place of {wanted!r}"
 
 
-def same_elements(got: np.ndarray, wanted: np.ndarray, ulps: float, where: str) -> None:
+def same_elements(got: np.ndarray, wanted: np.ndarray, ulps: float, where: str, scale: float = 0.0) -> None:
     if got.tobytes() == wanted.tobytes():
         return
     if ulps == 0 or wanted.dtype.kind != "f":
@@ -141,7 +142,7 @@ def same_elements(got: np.ndarray, wanted: np.ndarray, ulps: float, where: str) 
         raise AssertionError(f"{where}: {len(differing)} of {got.size} elements differ:\n{got}\nin place of\n{wanted}")
     finite = np.isfinite(wanted)
     np.testing.assert_array_equal(got[~finite], wanted[~finite], err_msg=where)
-    scale = np.abs(wanted[finite]).max(initial=0.0)
+    scale = np.abs(wanted[finite]).max(initial=scale)
     off = np.abs(got[finite] - wanted[finite]).max(initial=0.0)
     # a Python float may have come from a float32
     allowed = ulps * np.finfo(wanted.dtype).eps * scale

@@ -108,6 +108,7 @@ class Program:
     body: list
     rows: tuple[int, ...]
     dtype: str
+    scale = 0.0  # of elements, as `agree` takes it
 
     @property
     def exact(self) -> bool:
@@ -353,7 +354,7 @@ def check(program: Program, kind: type[Machine] = Machine) -> int:
             yield seen, machine.weight.numpy() if i % 3 == 0 else None
         yield machine.final()
 
-    passes = agree(run, ulps=0 if program.exact else REORDERED, restless=True)
+    passes = agree(run, ulps=0 if program.exact else REORDERED, restless=True, scale=program.scale)
     stats = passes.session.stats
     assert stats.iterations == ITERATIONS
     if program.straight and not machine.refused:

@@ -120,6 +120,7 @@ class Modelled(Program):
 
     optimizer: str = "adam"
     between: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    scale = 0.1  # the gradient of a softmax against itself is rounding alone
 
     @property
     def exact(self) -> bool:

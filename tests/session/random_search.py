@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[Any, Callable]] = {
 def search(kind: str, seed: int, count: int) -> BaseException | None:
     """Check programs of one kind: the error of the shortest that fails, with Hypothesis's note of it."""
     strategy, run = KINDS[kind]
+    failed: list = []
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -42,7 +43,13 @@ def search(kind: str, seed: int, count: int) -> BaseException | None:
     )
     @hypothesis.given(strategy)
     def one(program):
-        run(program)
+        try:
+            run(program)
+        except Exception:
+            if not failed:  # said before it is shortened, which may take minutes
+                failed.append(program)
+                print(f"a program of the kind {kind!r}, seed {seed}, went wrong:\n{program}", flush=True)
+            raise
 
     try:
         one()

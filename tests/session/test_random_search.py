@@ -27,6 +27,7 @@ def test_a_program_that_goes_wrong(monkeypatch, capsys):
     assert random_search.main(["--rounds", "1", "--count", "100"]) == 1
     said = capsys.readouterr().out
     assert "a planted mistake" in said and "program=Program(" in said and "'tanh'" in said
+    assert said.index("went wrong:\nProgram(body=[") < said.index("a planted mistake")
     line = said.strip().splitlines()[-1]
     assert line.startswith("python tests/session/random_search.py --seed ") and line.endswith("--kind straight")
     assert random_search.main(line.split()[2:]) == 1
