@@ -84,6 +84,7 @@ class KernelOp(Op):
             core.function,
             "primitive",
             kernel=core.steps,
+            builder="",
             outputs=len(core.signature.outputs),
             samples=samples,
             arity=len(names),
@@ -92,6 +93,7 @@ class KernelOp(Op):
         self.signature = self.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])
         self.layout = core.signature.text
         self.infer = core.infer
+        self.core = core
         self.adjoints[None], self.saves[None] = self._without_adjoint, ()
 
     def _without_adjoint(self, *_):
@@ -111,6 +113,36 @@ class KernelOp(Op):
         return apply(
             self, tuple(astype(t, meet) if t.dtype.is_float and t.dtype is not meet else t for t in inputs), {}
         )
+
+    def cuda(
+        self,
+        fn: Callable | None = None,
+        *,
+        threads: Callable | int | tuple[int, int] | None = None,
+        block: int | tuple[int, int] | None = None,
+        serial: bool = False,
+        zeroed: bool = False,
+    ) -> Callable:
+        """`@op.cuda`: the body for GPUs, a function of the same arguments in which `from numba import cuda` gives the thread.
+
+        All threads of a launch work on one call's arrays; further calls, for dimensions in front, are further blocks along z.
+        threads: how many there are at least for a call: a number, a pair for `cuda.grid(2)`, or a function of dimensions, as
+        `lambda n: n // 2`; as many as the largest output has elements where nothing is said. block: threads of a block, 256 or
+        fewer where nothing is said, a pair with a pair of threads.
+        serial: one thread makes a call alone, as on the CPU; often `op.cuda(op.fn, serial=True)` is enough.
+        zeroed: outputs start as zeros, for `cuda.atomic.add`, and not undefined.
+
+        An index outside an array is not noticed on a GPU, and an exception cannot be raised there.
+        """
+        if fn is None:
+            return lambda f: self.cuda(f, threads=threads, block=block, serial=serial, zeroed=zeroed)
+        from .kernels.cuda.arrays import Body
+
+        function = _plain(fn, f"{self.name}.cuda")
+        _check_count(function, f"{self.name}.cuda", self.core.signature)
+        self.cuda_kernel = Body(self.core, function, threads, block, serial, zeroed)
+        self.launches.clear()
+        return fn
 
     def adjoint(self, index=None, *, saves=None) -> Callable:
         """`@op.adjoint`: fn(g, y, *inputs) -> one gradient per input (None where there is none), in ops or a tg.kernel.
@@ -159,7 +191,7 @@ def kernel(
     the outputs, or one for each. `boundscheck=True` turns an index outside an array into an error, where it would read
     or write any memory. `reassoc=True` lets sums be reordered, so that they become vector code.
 
-    The op is differentiable once it has an `@op.adjoint`.
+    The op is differentiable once it has an `@op.adjoint`, and runs on a GPU once it has an `@op.cuda`.
 
     >>> import tapegrad as tg
     >>> @tg.kernel("(n)->()")
@@ -185,20 +217,26 @@ def kernel(
 
     def decorate(fn: Callable) -> KernelOp:
         function = _plain(fn, "tg.kernel")
-        names = _parameters(function, "tg.kernel")
-        wanted = len(signature.inputs) + len(signature.outputs)
-        if len(names) != wanted:
-            raise ShapeError(
-                f"tg.kernel: {_place(function)} takes {len(names)} arguments; the layout {layout} has "
-                f"{len(signature.inputs)} inputs and {len(signature.outputs)} outputs, which come last: {wanted} "
-                "in all."
-            )
+        names = _check_count(function, "tg.kernel", signature)
         options = {"boundscheck": boundscheck, "reassoc": reassoc}
         core = ArrayKernel(name or function.__name__.strip("<>"), function, signature, fixed, options)
         op = KernelOp(core, names[: len(signature.inputs)], signature.samples() if samples is None else samples)
         return registry.register(op) if register else op  # type: ignore[return-value]
 
     return decorate
+
+
+def _check_count(function: types.FunctionType, decorator: str, signature: Signature) -> list[str]:
+    """The names of a body's arguments; ShapeError where there are not as many as inputs and outputs."""
+    names = _parameters(function, decorator)
+    wanted = len(signature.inputs) + len(signature.outputs)
+    if len(names) != wanted:
+        raise ShapeError(
+            f"{decorator}: {_place(function)} takes {len(names)} arguments; the layout {signature.text} has "
+            f"{len(signature.inputs)} inputs and {len(signature.outputs)} outputs, which come last: {wanted} "
+            "in all."
+        )
+    return names
 
 
 def _plain(fn: Callable, decorator: str) -> types.FunctionType:

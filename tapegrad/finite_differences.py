@@ -24,8 +24,8 @@ def name_of(f: Callable) -> str:
     return "the function" if name == "<lambda>" else name
 
 
-def argument(a):
-    """An argument as a float64 array where it can be differentiated."""
+def argument(a, device: str):
+    """An argument as a float64 array where it can be differentiated, else on the device."""
     if isinstance(a, bool | int | str) or a is None:
         return a
     if isinstance(a, float):
@@ -34,7 +34,7 @@ def argument(a):
         made = a if is_tensor(a) else tensor(a)
         if made.dtype.is_float:
             return np.asarray(a, np.float64) if not is_tensor(a) else a.numpy().astype(np.float64)
-        return made
+        return made.to(device)
     return a
 
 
@@ -89,9 +89,9 @@ def gradient_of(fn: Callable) -> Callable:
     return gradient
 
 
-def value_of(fn: Callable, points) -> np.ndarray:
+def value_of(fn: Callable, points, device: str) -> np.ndarray:
     with no_grad():
-        return fn(*(tensor(x) for x in points)).numpy()
+        return fn(*(tensor(x, device=device) for x in points)).numpy()
 
 
 def worst(expected: np.ndarray, got: np.ndarray) -> tuple[int, ...]:
@@ -100,15 +100,15 @@ def worst(expected: np.ndarray, got: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(np.argmax(np.where(np.isnan(gap), np.inf, gap)), gap.shape))
 
 
-def layouts_of(x: np.ndarray):
+def layouts_of(x: np.ndarray, device: str):
     """The same values with other strides."""
     if x.ndim >= 2:
-        yield "transposed", tensor(np.ascontiguousarray(x.T)).T
+        yield "transposed", tensor(np.ascontiguousarray(x.T), device=device).T
     if x.ndim:
         wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan)
         wide[..., ::2] = x
-        yield "strided", tensor(wide)[..., ::2]
-        yield "reversed", tensor(np.ascontiguousarray(np.flip(x))).flip()
+        yield "strided", tensor(wide, device=device)[..., ::2]
+        yield "reversed", tensor(np.ascontiguousarray(np.flip(x)), device=device).flip()
 
 
 @dataclass
@@ -120,11 +120,18 @@ class Check:
     directions: int
     rng: np.random.Generator
     modes: tuple[str, ...]
+    device: str = "cpu"
     units: int = field(default=64)  # elements probed one by one to say where a gradient is wrong
+
+    def tensor(self, x) -> Tensor:
+        return tensor(x, device=self.device)
+
+    def value_of(self, fn: Callable, points) -> np.ndarray:
+        return value_of(fn, points, self.device)
 
     def level(self, fn: Callable, points: list[np.ndarray], names: list[str], k: int) -> None:
         """Check the first derivative of fn, which is the k-th of the user's function."""
-        y, pull = vjp(fn, *(tensor(x) for x in points))
+        y, pull = vjp(fn, *(self.tensor(x) for x in points))
         cotangents = [self.rng.standard_normal(y.shape) for _ in range(self.directions)]
         pulled = [self.pull(pull, u, points, names, k) for u in cotangents]
         self.stale(fn, pull, cotangents[0], pulled[0], points, names, k)
@@ -144,7 +151,7 @@ class Check:
 
     def pull(self, pull: Callable, u: np.ndarray, points, names, k: int) -> list[np.ndarray]:
         made = []
-        for g, x, name in zip(pull(tensor(u)), points, names, strict=True):
+        for g, x, name in zip(pull(self.tensor(u)), points, names, strict=True):
             if g.shape != x.shape or g.dtype.name != "float64":
                 raise GradientError(
                     f"{self.what(k, name)} has shape {g.shape} and dtype {g.dtype.name}, wanted {x.shape} and float64"
@@ -154,15 +161,17 @@ class Check:
 
     def slope(self, fn: Callable, points, ways) -> np.ndarray:
         """The derivative of fn along a direction, by central finite differences."""
-        ahead = value_of(fn, [x if v is None else x + self.eps * v for x, v in zip(points, ways, strict=True)])
-        behind = value_of(fn, [x if v is None else x - self.eps * v for x, v in zip(points, ways, strict=True)])
+        ahead = self.value_of(fn, [x if v is None else x + self.eps * v for x, v in zip(points, ways, strict=True)])
+        behind = self.value_of(fn, [x if v is None else x - self.eps * v for x, v in zip(points, ways, strict=True)])
         return (ahead - behind) / (2 * self.eps)
 
     def compare(self, fn, points, ways, u, grads, name: str, k: int, place: int | None) -> None:
         slope = self.slope(fn, points, ways)
         if "forward" in self.modes:
-            tangents = tuple(tensor(np.zeros_like(x) if v is None else v) for x, v in zip(points, ways, strict=True))
-            forward = jvp(fn, tuple(tensor(x) for x in points), tangents)[1].numpy()
+            tangents = tuple(
+                self.tensor(np.zeros_like(x) if v is None else v) for x, v in zip(points, ways, strict=True)
+            )
+            forward = jvp(fn, tuple(self.tensor(x) for x in points), tangents)[1].numpy()
             if not np.allclose(forward, slope, rtol=self.rtol, atol=self.atol * self.scale(ways)):
                 at = worst(slope, forward)
                 raise GradientError(
@@ -203,7 +212,7 @@ class Check:
 
     def stale(self, fn, pull, u, grads, points, names, k: int) -> None:
         """A run elsewhere between recording and pulling changes nothing: nobody keeps values outside of the tape."""
-        value_of(fn, [x + self.eps * self.rng.standard_normal(x.shape) for x in points])
+        self.value_of(fn, [x + self.eps * self.rng.standard_normal(x.shape) for x in points])
         for name, got, expected in zip(names, self.pull(pull, u, points, names, k), grads, strict=True):
             self.same(
                 got,
@@ -231,18 +240,18 @@ class Check:
 
     def strides(self, fn, u, grads, points, names, k: int) -> None:
         """Gradients do not depend on the strides of the arguments."""
-        plain = [tensor(x) for x in points]
+        plain = [self.tensor(x) for x in points]
         for i, x in enumerate(points):
-            for layout, strided in layouts_of(x):
+            for layout, strided in layouts_of(x, self.device):
                 _, pull = vjp(fn, *(strided if i == j else p for j, p in enumerate(plain)))
-                for name, got, expected in zip(names, pull(tensor(u)), grads, strict=True):
+                for name, got, expected in zip(names, pull(self.tensor(u)), grads, strict=True):
                     self.same(got.numpy(), expected, k, name, f"changes when {names[i]} is {layout} in memory")
 
     def incoming(self, function: Flat, points, names) -> None:
         """Gradients do not depend on the strides of the incoming gradient: transposed, or one number broadcast."""
-        xs = [tensor(x) for x in points]
+        xs = [self.tensor(x) for x in points]
         shapes = [t.shape for t in function.outputs(xs)]
-        if not np.array_equal(value_of(function, points), value_of(function, points), equal_nan=True):
+        if not np.array_equal(self.value_of(function, points), self.value_of(function, points), equal_nan=True):
             raise GradientError(
                 f"check_grads: {self.name} returned other values when it ran again with the same arguments; "
                 "fix the seed inside it"
@@ -254,10 +263,10 @@ class Check:
         _, pull_turned = vjp(lambda *a: join([t.T for t in function.outputs(a)]), *xs)
         _, pull_sum = vjp(lambda *a: sum(t.sum() for t in function.outputs(a)), *xs)
         for layout, u, other in (
-            ("transposed", flat, pull_turned(tensor(turned))),
-            ("broadcast", np.ones_like(flat), pull_sum(tensor(np.float64(1.0)))),
+            ("transposed", flat, pull_turned(self.tensor(turned))),
+            ("broadcast", np.ones_like(flat), pull_sum(self.tensor(np.float64(1.0)))),
         ):
-            for name, got, expected in zip(names, other, pull(tensor(u)), strict=True):
+            for name, got, expected in zip(names, other, pull(self.tensor(u)), strict=True):
                 self.same(
                     got.numpy(), expected.numpy(), 1, name, f"changes when the incoming gradient is {layout} in memory"
                 )

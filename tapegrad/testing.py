@@ -9,11 +9,12 @@ Both raise `GradientError` with a sentence that names the function, the argument
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from .errors import DtypeError, GradientError, TapegradError
-from .finite_differences import EXACT, Check, Flat, argument, gradient_of, name_of, outputs_of, value_of, worst
+from .finite_differences import EXACT, Check, Flat, argument, gradient_of, name_of, outputs_of, worst
 from .ops import samples as sampling
 from .ops.registry import REGISTRY, Op
 from .tape.create import tensor
@@ -30,6 +31,7 @@ def check_grads(
     rtol: float = 1e-3,
     directions: int = 3,
     seed: int = 0,
+    device: str = "cpu",
 ) -> None:
     """Compare the derivatives of f at `args` with central finite differences, in float64.
 
@@ -39,6 +41,7 @@ def check_grads(
     order: derivatives up to that order are checked; the second is that of the first, also by its incoming gradient.
     modes: "reverse" compares gradients, "forward" compares jvp.
     directions: in how many random directions; each of them for every argument alone and for all together.
+    device: where f runs, as "cuda".
 
     Also checked: that a gradient is linear in the gradient that comes in, and does not depend on the strides of the
     inputs or of the incoming gradient.
@@ -49,8 +52,8 @@ def check_grads(
         raise ValueError(
             f'check_grads: modes are "reverse" and "forward", order is at least 1; got {modes!r} and {order!r}'
         )
-    check = Check(name_of(f), eps, atol, rtol, directions, np.random.default_rng(seed), tuple(modes))
-    rest = [argument(a) for a in args]
+    check = Check(name_of(f), eps, atol, rtol, directions, np.random.default_rng(seed), tuple(modes), device)
+    rest = [argument(a, device) for a in args]
     places = [i for i, a in enumerate(rest) if isinstance(a, np.ndarray)]
     if not places:
         raise DtypeError(
@@ -66,17 +69,20 @@ def check_grads(
         for k in range(1, order + 1):
             check.level(fn, points, names, k)
             if k < order:
-                points = [*points, check.rng.standard_normal(value_of(fn, points).shape)]
+                points = [*points, check.rng.standard_normal(check.value_of(fn, points).shape)]
                 names = [*names, "the incoming gradient"]
                 fn = gradient_of(fn)
 
 
-def check_op(op, samples: list[dict] | None = None, *, order: int = 2, seed: int = 0, **tolerances) -> None:
+def check_op(
+    op, samples: list[dict] | None = None, *, order: int = 2, seed: int = 0, device: str = "cpu", **tolerances
+) -> None:
     """Check an op on inputs drawn from its samples: values against its NumPy reference, derivatives with `check_grads`.
 
     op: what `tg.elementwise` or `tg.kernel` made, or the name of a registered op.
     samples: dicts such as `dict(shapes=((3, 4), (4,)), domain=(0.1, 2.0))`; `tapegrad.ops.samples` lists the fields.
     Without them the op's own samples are used, and for an op that has none, numbers from (-2, 2) in several shapes.
+    device: where the op runs, as "cuda". Values of an op without a reference are compared with those on the CPU.
     tolerances: as `check_grads` takes them.
     """
     op = REGISTRY[op] if isinstance(op, str) else op
@@ -94,39 +100,46 @@ def check_op(op, samples: list[dict] | None = None, *, order: int = 2, seed: int
     for d in drawn:
 
         def function(*tensors, d=d):
-            return d.call(op, tensors, tensor)
+            return d.call(op, tensors, partial(tensor, device=tensors[0].device if tensors else device))
 
         function.__name__ = op.name
         with no_grad():
-            out = function(*(tensor(x) for x in d.tensors))
-        _compare_values(op, d, out)
+            out = function(*(tensor(x, device=device) for x in d.tensors))
+            _compare_values(op, d, out, device)
         if op.differentiable and d.tensors and any(t.dtype.is_float for t in outputs_of(out)):
-            check_grads(function, *d.tensors, order=order, seed=seed, **tolerances)
+            check_grads(function, *d.tensors, order=order, seed=seed, device=device, **tolerances)
 
 
-def _compare_values(op: Op, d: sampling.Drawn, out) -> None:
+def _compare_values(op: Op, d: sampling.Drawn, out, device: str) -> None:
     reference = op.reference
     if reference is None and op.kind == "elementwise":
         reference = scalar_reference(op.fn)
+    what = "its reference"
     if reference is None:
-        return
+        if device == "cpu":
+            return
+        what = "the CPU's kernel"
+
+        def reference(*args, **kwargs):
+            return [t.numpy() for t in outputs_of(op(*args, **kwargs))]
+
     with np.errstate(all="ignore"):
         expected = d.call(reference, d.tensors)
     listed = expected if isinstance(expected, tuple | list) else [expected]
     got = outputs_of(out)
     if len(listed) != len(got):
-        raise GradientError(f"check_op: {op.name} returned {len(got)} tensors, its reference {len(listed)}")
+        raise GradientError(f"check_op: {op.name} returned {len(got)} tensors, {what} {len(listed)}")
     for e, t in zip(listed, got, strict=True):
         e, g = np.asarray(e), t.numpy()
         if e.shape != g.shape:
             raise GradientError(
                 f"check_op: {op.name} of shapes {[x.shape for x in d.tensors]} has shape {g.shape}, "
-                f"its reference has {e.shape}"
+                f"{what} has {e.shape}"
             )
         if not np.allclose(g, e, rtol=EXACT, atol=EXACT, equal_nan=True):
             at = worst(e, g)
             raise GradientError(
-                f"check_op: {op.name} differs from its reference: at element {at} it is {g[at]!s}, wanted {e[at]!s}"
+                f"check_op: {op.name} differs from {what}: at element {at} it is {g[at]!s}, wanted {e[at]!s}"
             )
 
 

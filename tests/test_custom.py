@@ -624,6 +624,51 @@ def test_layout_errors():
         wrong(tg.ones(3))
 
 
+def test_a_kernel_named_like_an_op_gets_its_arrays_in_c_order(rng):
+    """Views that the library's op of that name takes as they are."""
+
+    @tg.kernel("(m,n)->(n)")
+    def matmul(x, out):
+        for j in range(x.shape[1]):
+            out[j] = x[0, j]
+
+    x = rng.normal(size=(3, 4))
+    assert matmul(tg.tensor(x).T).tolist() == x[:, 0].tolist()
+
+
+def test_errors_of_cuda_bodies():
+    """Those that can be told before anything runs, without a GPU and without numba-cuda."""
+    with pytest.raises(
+        ShapeError, match=r"total.cuda: few \(.*\) takes 1 arguments; the layout \(n\)->\(\) has 1 inputs and 1 out"
+    ):
+
+        @total.cuda
+        def few(x):
+            pass
+
+    with pytest.raises(KernelError, match="total.cuda: .* is not a Python function"):
+        total.cuda(math.sin)
+
+    def body(x, out):
+        pass
+
+    with pytest.raises(
+        KernelError, match="total.cuda: block=2048 is 2,048 threads; a block has 1,024 at most. Further threads"
+    ):
+        total.cuda(body, block=2048)
+    with pytest.raises(KernelError, match=r"block=\(64, 32\) is 2,048 threads"):
+        total.cuda(block=(64, 32))(body)
+    with pytest.raises(KernelError, match="block=0 has no threads; a block has 1 to 1,024"):
+        total.cuda(body, block=0)
+    with pytest.raises(KernelError, match="threads is a whole number or a pair of them, not 1.5"):
+        total.cuda(body, threads=1.5)
+    with pytest.raises(ShapeError, match=r"total.cuda: threads takes 'm'; the dimensions of \(n\)->\(\) are n"):
+        total.cuda(body, threads=lambda m: m)
+    with pytest.raises(KernelError, match="serial=True is one thread for a call; leave out threads=4"):
+        total.cuda(body, threads=4, serial=True)
+    assert total.cuda_kernel is None
+
+
 def test_kernel_that_fails():
     """An exception, an index out of bounds where that is checked, a write to an input, a result returned."""
 

@@ -18,7 +18,13 @@ from ..ops.registry import Op
 from .language import Inline, Intrinsic, TypeVar
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
-_STABLE_MODULES = ("math", "cmath", "numpy", "operator")  # their attributes are the same wherever the versions are
+_STABLE_MODULES = (
+    "math",
+    "cmath",
+    "numpy",
+    "operator",
+    "numba",
+)  # their attributes are the same wherever the versions are
 
 
 class _Unknown(Exception):

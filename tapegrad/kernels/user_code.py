@@ -285,6 +285,7 @@ def explained(what: str, function: Callable, arguments: tuple, error: Exception)
     sites = [(file, int(line)) for file, line in sites if "numba" not in file] or [
         (function.__code__.co_filename, int(n)) for n in re.findall(r"\(line (\d+)\)", said)
     ]
+    sites = sites or _passed(error)
     missing = re.search(r"NameError: name '(\w+)'", said)
     if missing and not sites:
         sites = _uses(function.__code__, missing[1])
@@ -299,6 +300,17 @@ def explained(what: str, function: Callable, arguments: tuple, error: Exception)
         f"{what} ({_place(function)}) cannot be compiled by Numba for inputs ({shown}){where}: {said.rstrip('. ')}. "
         f"{HINT}."
     )
+
+
+def _passed(error: Exception) -> list[tuple[str, int]]:
+    """File and line of the user's that Numba was at, from the frames that the error went through."""
+    found, trace = [], error.__traceback__
+    while trace is not None:
+        loc: Any = trace.tb_frame.f_locals.get("loc")
+        if isinstance(getattr(loc, "line", None), int):
+            found.append((loc.filename, loc.line))
+        trace = trace.tb_next
+    return found
 
 
 def _uses(code, name: str) -> list[tuple[str, int]]:

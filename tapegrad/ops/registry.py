@@ -64,7 +64,8 @@ class Op:
         self.reference: Callable | None = data.pop("reference", None)
         self.differentiable: bool = data.pop("differentiable", True)
         self.samples: list = data.pop("samples", [])
-        self.kernel: Any = data.pop("kernel", None)  # a user's array kernel
+        self.kernel: Any = data.pop("kernel", None)  # the builder of a user's array kernel
+        self.cuda_kernel: Any = None  # the same for CUDA
         self.builder: str = data.pop("builder", name)  # the kernel builder's name
         self.outputs: int = data.pop("outputs", 1)
         self.moves: bool = data.pop("moves", False)  # only moves elements, of whatever dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from tapegrad.kernels.cuda.backend import Cuda
 from tapegrad.kernels.cuda.door import settle_simulator
 from tapegrad.kernels.cuda.simulated import simulate
 from tapegrad.kernels.cuda.template import Launch, Work
+from tapegrad.kernels.cuda.words import extents
 from tapegrad.kernels.prepare import BACKENDS
 from tapegrad.kernels.status import INDEX, SENTENCES
 from tapegrad.layouts import Layout
@@ -93,14 +95,17 @@ def run(op, work: Work, ins, outs, addresses) -> None:
 def start(launch: Launch, places: list[Memory]) -> None:
     launch = launch.fitting([place.address for place in places])
     offsets = launch.offsets or (0,) * len(launch.operands)
-    assert launch.grid * launch.block <= 64, launch
+    assert math.prod(extents(launch.grid, launch.block, launch.kernel.name)) <= 64, launch
     launched.append(launch)
+    kinds = [kind for kind in launch.kernel.arguments if kind != "int"]
     pointers = [
         Pointer(places[p].bytes, places[p].start + o, kind)
-        for p, o, kind in zip(launch.operands, offsets, launch.kernel.arguments, strict=False)
+        for p, o, kind in zip(launch.operands, offsets, kinds, strict=True)
     ]
-    words = [np.int64(w) for w in launch.static]
-    simulate(launch.kernel.function(), launch.grid, launch.block, 0, (*pointers, *words))
+    words = (*pointers, *(np.int64(w) for w in launch.static))
+    simulate(
+        launch.kernel.function(), launch.grid, launch.block, 0, tuple(words[i] for i in launch.order) or tuple(words)
+    )
 
 
 def small() -> None:

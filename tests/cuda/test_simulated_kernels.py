@@ -209,7 +209,9 @@ def test_an_array_kernel_runs_on_the_cpu_only(device):
         out[()] = x.sum()
 
     with pytest.raises(
-        KernelError, match='total is an array kernel without a CUDA body, so it runs on the device "cpu" only'
+        KernelError,
+        match=r'total is an array kernel without a CUDA body, so it runs on the device "cpu" only; give it one with @total.cuda, '
+        r"or bring its inputs to the CPU with .cpu\(\)",
     ):
         total(tg.ones(3, device=device))
 

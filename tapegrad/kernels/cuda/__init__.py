@@ -9,6 +9,7 @@
     scalar       scalar expressions as text
     elementwise  chains of them as kernels: ops, derivatives, fused chains, users' functions
     user_code    users' functions that cannot be read as expressions
+    arrays       users' functions of arrays
     derive       their derivatives, by rewriting the source; `slopes` has the table
     backend      an op and layouts -> launches
 

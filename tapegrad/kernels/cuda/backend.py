@@ -69,9 +69,12 @@ def work_of(
     """The launches of an op, and which inputs must be copied to C order first."""
     if op.kind == "elementwise":
         return elementwise.work(elementwise.chain_of(op, ins, outs, compute), ins, outs), ()
-    if op.kernel is not None:
-        raise KernelError(f'{op.name} is an array kernel without a CUDA body, so it runs on the device "cpu" only')
-    builder = KERNELS.get(op.builder)
+    if op.kernel is not None and op.cuda_kernel is None:
+        raise KernelError(
+            f'{op.name} is an array kernel without a CUDA body, so it runs on the device "cpu" only; give it one with '
+            f"@{op.name}.cuda, or bring its inputs to the CPU with .cpu()"
+        )
+    builder = op.cuda_kernel or KERNELS.get(op.builder)
     if builder is None:
         raise KernelError(f"{op.name} has no CUDA kernel; register one with @cuda_kernel({op.builder!r})")
     accepts = ACCEPTS.get(op.builder)

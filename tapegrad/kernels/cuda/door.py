@@ -75,16 +75,36 @@ def argument_types() -> dict[str, Any]:
     return {"int": types.int64} | {name: types.CPointer(getattr(types, name)) for name in numbers}
 
 
+Argument = str | tuple[str, int | None, bool]
+
+
+def type_of(argument: Argument) -> Any:
+    """Numba's type of an argument: a name of `argument_types`, or (dtype, dimensions of a C-contiguous array or None for a
+    number, is read-only)."""
+    if isinstance(argument, str):
+        return argument_types()[argument]
+    from numba import types
+
+    dtype, ndim, readonly = argument
+    number = types.boolean if dtype == "bool" else getattr(types, dtype)
+    return number if ndim is None else types.Array(number, ndim, "C", readonly=readonly)
+
+
+def result_type(function: Callable, arguments: tuple[Argument, ...], cc: tuple[int, int] = (9, 0)) -> Any:
+    """Numba's type of what a function returns that kernels call; raises Numba's error where it cannot be compiled."""
+    return module().compile(function, tuple(map(type_of, arguments)), cc=cc, output="ptx", device=True, abi="numba")[1]
+
+
 def compile_ptx(
-    function: Callable, arguments: tuple[str, ...], cc: tuple[int, int] = (9, 0), aligned: bool = False
+    function: Callable, arguments: tuple[Argument, ...], cc: tuple[int, int] = (9, 0), aligned: bool = False
 ) -> str:
     """The PTX of a kernel for the compute capability `cc`, e.g. (9, 0).
 
-    arguments: for each parameter "int", or the dtype of the elements at an address. aligned: accesses to neighbouring
-    elements start at multiples of 16 bytes, and are joined (`vectors.py`).
+    arguments: for each parameter "int", or the dtype of the elements at an address, or an array as `type_of` has it, which
+    comes as several words. aligned: accesses to neighbouring elements start at multiples of 16 bytes, and are joined
+    (`vectors.py`).
     """
-    kinds = argument_types()
-    signature = tuple(kinds[a] for a in arguments)
+    signature = tuple(map(type_of, arguments))
     ptx, _ = module().compile(function, signature, cc=cc, output="ptx", device=False, abi="numba")
     return joined(ptx) if aligned else ptx
 
@@ -126,7 +146,7 @@ def settle_simulator() -> None:
         place = frame.f_code, frame.f_lineno
         with lock:
             if place not in self._allocations:
-                self._allocations[place] = np.full(shape, 77, dtype)
+                self._allocations[place] = np.full(shape, 77, getattr(dtype, "name", dtype))  # Numba's types have names
         return self._allocations[place]
 
     FakeCUDAShared.array = array  # type: ignore[method-assign]

@@ -50,6 +50,7 @@ class Call:
     result: DType
     truths: tuple[int, ...] = ()
     factors: int = 0
+    title: str = ""  # of the op, for errors
 
 
 Node = Load | Map | Call
@@ -262,6 +263,7 @@ class Written(Kernel):
     def __init__(self, form: Form):
         source = Source(form)
         self.text, self.functions = source.text(), source.functions
+        self.nodes = form.chain.nodes
         operands = [d.name for d in form.operands] + ["uint32"] * len(form.worded)
         words = self.text.partition("(")[2].partition(")")[0].count(",") + 1 - len(operands)
         super().__init__(Source.text, (*operands, *("int",) * words), aligned=form.group > 1)
@@ -280,6 +282,17 @@ class Written(Kernel):
         assert self._function is not None
         return self._function
 
+    def compiled(self, cc: tuple[int, int]) -> str:
+        from .user_code import checked_scalar
+
+        calls = [n for n in self.nodes if isinstance(n, Call)]
+        try:
+            return super().compiled(cc)
+        except Exception as error:
+            for n in calls:
+                checked_scalar(n.title, n.function, n.compute, len(n.args) - n.factors, cc, error)
+            raise
+
     def what(self) -> str | None:
         return None if self.functions else self.text
 
@@ -294,7 +307,9 @@ def chain_of(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...], compute:
         from .user_code import called
 
         function, factors = called(op)
-        return Chain((*loads, Call(function, places, compute, outs[0].dtype, op.truths, factors)), (len(ins),))
+        return Chain(
+            (*loads, Call(function, places, compute, outs[0].dtype, op.truths, factors, op.title)), (len(ins),)
+        )
     maps = tuple(Map(n, places, compute, x.dtype, op.truths) for n, x in zip(expressions, outs, strict=True))
     return Chain((*loads, *maps), tuple(range(len(ins), len(ins) + len(maps))))
 

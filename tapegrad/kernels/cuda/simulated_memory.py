@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_right, insort
 
@@ -106,6 +107,13 @@ class Blocks:
             )
         block, start = self.at(address, 0, doing)
         return Pointer(address, block, start, dtype)
+
+
+def array_at(pointer, shape: tuple[int, ...], readonly: bool) -> np.ndarray:
+    """What a kernel in the simulator has of a C-contiguous array."""
+    made = pointer.elements[pointer.first : pointer.first + math.prod(shape)].reshape(shape)
+    made.flags.writeable = not readonly
+    return made
 
 
 class Pointer:

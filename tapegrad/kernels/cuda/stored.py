@@ -1,8 +1,8 @@
 """PTX on disk, in the cache of compiled kernels (`kernels/cache.py`): a kernel that is there needs no import of Numba.
 
 The cache's folder is named after tapegrad's own sources; a key adds what else determines a kernel's PTX: its template or text,
-what was bound, the target and the versions of numba-cuda and NVVM. Kernels with functions of the user's, or made from templates
-of others, are not stored.
+what was bound, the target and the versions of numba-cuda and NVVM. Kernels with a scalar function of the user's, or made from
+templates of others, are not stored; array kernels of the user's are, by all that they depend on (`kernels/fingerprint.py`).
 """
 
 from __future__ import annotations

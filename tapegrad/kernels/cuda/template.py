@@ -33,6 +33,7 @@ from ...errors import KernelError
 from ...layouts import Layout
 from . import door, stored
 from .functions import exchange, namespace
+from .words import Extent
 
 _PARAMETER = re.compile(r"(\w+)\s*:\s*(?:(int)|\*\s*(\w+))$")
 WORDS = ("uint32", "uint64")  # pointees beside the dtypes
@@ -154,11 +155,15 @@ class Kernel:
             name = what and stored.entry_name(what, self.arguments, self.aligned, cc)
             found = stored.read(name) if name else None
             if found is None:
-                found = door.compile_ptx(self.function(), self.arguments, cc, self.aligned)
+                found = self.compiled(cc)
                 if name:
                     stored.write(name, found)
             self._ptx[cc] = found
         return found
+
+    def compiled(self, cc: tuple[int, int]) -> str:
+        """Its PTX, made now."""
+        return door.compile_ptx(self.function(), self.arguments, cc, self.aligned)
 
     def what(self) -> str | None:
         """All that determines its function, as text; None where that cannot be written down."""
@@ -206,17 +211,19 @@ class Launch:
     operands: places of the kernel's addresses: inputs, then outputs, then scratch memories; STATUS is the status word.
     offsets: bytes added to each of these addresses; all 0 where nothing is said. static: the integers behind them.
     unaligned: runs instead where one of the addresses is no multiple of 16; of the addresses numbered `wide`, where that is
-    said, since those of operands that are read element by element do not matter.
+    said, since those of operands that are read element by element do not matter. order: which of these words, addresses first,
+    each parameter of the kernel gets; in their order where nothing is said.
     """
 
     kernel: Kernel
-    grid: int
-    block: int
+    grid: Extent
+    block: Extent
     operands: tuple[int, ...]
     static: tuple[int, ...] = ()
     offsets: tuple[int, ...] = ()
     unaligned: Launch | None = None
     wide: tuple[int, ...] | None = None
+    order: tuple[int, ...] = ()
 
     def __post_init__(self):
         if len(self.operands) + len(self.static) != len(self.kernel.arguments):
@@ -227,7 +234,8 @@ class Launch:
         found = [addresses[i] for i in self.operands]
         if self.offsets:
             found = [a + o for a, o in zip(found, self.offsets, strict=True)]
-        return (*found, *self.static)
+        words = (*found, *self.static)
+        return tuple([words[i] for i in self.order]) if self.order else words
 
     def fitting(self, addresses: list[int]) -> Launch:
         """This launch, or the one for addresses that are no multiples of 16."""
