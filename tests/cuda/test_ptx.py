@@ -204,6 +204,9 @@ def check_templates(found: list) -> None:
     for kernel, name in found:
         text = harvest.ptx(kernel, name)
         assert approximations(text) <= ALL_INSIDE - {"div.approx.f32"}, (name, kernel)
+        assert not re.search(r"^\s*(@%p\d+ )?(atom|red)\.", text, re.M), (
+            f"{name}: atomics depend on the order of threads"
+        )
 
 
 def test_rows_are_read_by_groups():
