@@ -181,7 +181,14 @@ def large(dtype) -> list:
     found += harvest.kernels(REGISTRY["scatter_kernel"], [values, places[1]], axis=0, size=100)
     if dtype.is_float:
         found += harvest.kernels(REGISTRY["logsumexp_kernel"], [layout((1 << 24,), dtype)], axes=(0,), keepdims=False)
+        wide = layout((64, 50_000), dtype)  # rows that a block cannot keep
+        classes = [wide, layout((64,), int64)]
         found += harvest.kernels(REGISTRY["softmax_kernel"], [layout((64, 5000), dtype)], axis=1)
+        found += harvest.kernels(REGISTRY["softmax_kernel"], [wide], axis=1)
+        found += harvest.kernels(REGISTRY["log_softmax_kernel"], [wide], axis=1)
+        found += harvest.kernels(REGISTRY["softmax_slope"], [wide, wide], axis=1)
+        found += harvest.kernels(REGISTRY["log_softmax_slope"], [wide, wide], axis=1)
+        found += harvest.kernels(REGISTRY["cross_entropy_slope"], [*classes, layout((64,), dtype)], ignore_index=-100)
     return found
 
 
@@ -222,6 +229,7 @@ HOT = {
     "sum": (REGISTRY["sum"], [layout((1024, 4096), float32)], {"axes": (1,), "keepdims": False}),
     "sum of columns": (REGISTRY["sum"], [layout((4096, 1024), float32)], {"axes": (0,), "keepdims": False}),
     "softmax": (REGISTRY["softmax_kernel"], [layout((1024, 1000), float32)], {"axis": 1}),
+    "softmax of long rows": (REGISTRY["softmax_kernel"], [layout((64, 50_000), float32)], {"axis": 1}),
     "matmul": (REGISTRY["matmul_kernel"], [layout((512, 512), float32)] * 2, {}),
     "uniform": (REGISTRY["uniform_kernel"], [layout((2,), int64)], {"shape": (1 << 20,), "dtype": float32}),
     "argsort": (REGISTRY["argsort_kernel"], [layout((1 << 20,), float32)], {"axis": 0, "descending": False}),

@@ -2,6 +2,10 @@
 
 Along the last axis a team of threads shares a row, along another axis a thread has a column (o, j). A row with +inf, or of
 -inf only, gives nan, as on the CPU. Sums are accumulated in float64.
+
+Memory is read once where the rows of a block fit in its shared memory: each thread keeps its elements there, in slots of its
+own. Longer rows and columns are read once for the maximum and the sum together, which is rescaled wherever the maximum grows
+(Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867, 2018), and once more for the result.
 """
 
 from __future__ import annotations
@@ -9,20 +13,39 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from ...dtypes import DType
 from ...dtypes import float64 as WIDE
 from ...layouts import Layout
 from ..status import INDEX
 from . import blocks
 from .blocks import larger, team_combine, team_maximum
-from .names import BLOCK, INF, TEAM, T, cuda, exp, float64, int32, int64, log
-from .template import MACHINE, STATUS, Kernel, Launch, Template, Work, cuda_kernel, spread, template
+from .names import BLOCK, INF, TEAM, T, cuda, exp, exp_f64, float64, int32, int64, log
+from .template import MACHINE, STATUS, Kernel, Launch, Template, Work, cuda_kernel, inline, spread, template
 
+
+KEPT = 32 << 10  # bytes of rows that a block keeps: seven such blocks have the 227 KiB of a processor of an H200
 LOG: bool = False  # bound: the logarithm of softmax
+SLOTS: int = 0  # bound: elements that a block keeps
+
+
+@inline
+def grown(top, total, x):
+    """The sum of the exponentials of what is below the largest value, which has become `top`, with one value more."""
+    if x == -INF:  # contributes nothing, and -inf below -inf would be nan
+        return total
+    return total + exp(x - top)
+
+
+@inline
+def rescaled(total, top, new):
+    """A sum of exponentials of what is below `top`, as one of what is below `new`."""
+    return total if top == new else total * exp_f64(float64(top) - float64(new))
 
 
 @template("x: *T, y: *T, rows: int, n: int")
-def softmax_rows(x, y, rows, n):
-    """y[o] = softmax of the row x[o, :n], or its logarithm."""
+def softmax_kept(x, y, rows, n):
+    """y[o] = softmax of the row x[o, :n], or its logarithm; every element is read once."""
+    kept = cuda.shared.array(SLOTS, T)
     lane = cuda.threadIdx.x % TEAM
     first = cuda.blockIdx.x * (BLOCK // TEAM)
     while first < rows:
@@ -30,17 +53,57 @@ def softmax_rows(x, y, rows, n):
         begin = o * n + lane
         stop = o * n + n if o < rows else begin
         top = T(-INF)
+        slot = int64(cuda.threadIdx.x)
         i = begin
         while i < stop:
-            top = larger(top, x[i])
+            value = x[i]
+            kept[slot] = value
+            top = larger(top, value)
+            slot += BLOCK
             i += TEAM
         top = team_maximum(top)
         total = float64(0)
+        slot = int64(cuda.threadIdx.x)
         i = begin
         while i < stop:
-            total += exp(x[i] - top)
+            below = kept[slot] - top
+            power = exp(below)
+            total += power
+            kept[slot] = below if LOG else power
+            slot += BLOCK
             i += TEAM
         total = team_combine(total)
+        shift = log(T(total)) if LOG else T(0)
+        scale = T(1) / T(total)
+        slot = int64(cuda.threadIdx.x)
+        i = begin
+        while i < stop:
+            y[i] = kept[slot] - shift if LOG else kept[slot] * scale
+            slot += BLOCK
+            i += TEAM
+        first += cuda.gridDim.x * (BLOCK // TEAM)
+
+
+@template("x: *T, y: *T, rows: int, n: int")
+def softmax_rows(x, y, rows, n):
+    """The same for rows that a block cannot keep."""
+    lane = cuda.threadIdx.x % TEAM
+    first = cuda.blockIdx.x * (BLOCK // TEAM)
+    while first < rows:
+        o = first + cuda.threadIdx.x // TEAM
+        begin = o * n + lane
+        stop = o * n + n if o < rows else begin
+        mine = T(-INF)
+        total = float64(0)
+        i = begin
+        while i < stop:
+            value = x[i]
+            new = larger(mine, value)
+            total = grown(new, rescaled(total, mine, new), value)
+            mine = new
+            i += TEAM
+        top = team_maximum(mine)
+        total = team_combine(rescaled(total, mine, top))
         shift = log(T(total)) if LOG else T(0)
         scale = T(1) / T(total)
         i = begin
@@ -59,11 +122,12 @@ def softmax_columns(x, y, items, n, inner):
         o = item // inner
         begin = o * n * inner + (item - o * inner)
         top = T(-INF)
-        for i in range(n):
-            top = larger(top, x[begin + i * inner])
         total = float64(0)
         for i in range(n):
-            total += exp(x[begin + i * inner] - top)
+            value = x[begin + i * inner]
+            new = larger(top, value)
+            total = grown(new, rescaled(total, top, new), value)
+            top = new
         shift = log(T(total)) if LOG else T(0)
         scale = T(1) / T(total)
         for i in range(n):
@@ -73,8 +137,38 @@ def softmax_columns(x, y, items, n, inner):
 
 
 @template("g: *T, y: *T, out: *T, rows: int, n: int")
-def slope_rows(g, y, out, rows, n):
+def slope_kept(g, y, out, rows, n):
     """out[o] = y (g - sum(g y)) for the row o of softmax's output y, or g - exp(y) sum(g) for its logarithm's."""
+    kept_g = cuda.shared.array(SLOTS, T)
+    kept_y = cuda.shared.array(SLOTS, T)
+    lane = cuda.threadIdx.x % TEAM
+    first = cuda.blockIdx.x * (BLOCK // TEAM)
+    while first < rows:
+        o = first + cuda.threadIdx.x // TEAM
+        begin = o * n + lane
+        stop = o * n + n if o < rows else begin
+        total = float64(0)
+        slot = int64(cuda.threadIdx.x)
+        i = begin
+        while i < stop:
+            kept_g[slot] = g[i]
+            kept_y[slot] = y[i]
+            total += kept_g[slot] if LOG else kept_g[slot] * kept_y[slot]
+            slot += BLOCK
+            i += TEAM
+        sum_ = T(team_combine(total))
+        slot = int64(cuda.threadIdx.x)
+        i = begin
+        while i < stop:
+            out[i] = kept_g[slot] - exp(kept_y[slot]) * sum_ if LOG else kept_y[slot] * (kept_g[slot] - sum_)
+            slot += BLOCK
+            i += TEAM
+        first += cuda.gridDim.x * (BLOCK // TEAM)
+
+
+@template("g: *T, y: *T, out: *T, rows: int, n: int")
+def slope_rows(g, y, out, rows, n):
+    """The same for rows that a block cannot keep."""
     lane = cuda.threadIdx.x % TEAM
     first = cuda.blockIdx.x * (BLOCK // TEAM)
     while first < rows:
@@ -120,18 +214,17 @@ def cross_entropy_rows(x, target, y, status, rows, classes, ignored):
         o = first + cuda.threadIdx.x // TEAM
         begin = o * classes + lane
         stop = o * classes + classes if o < rows else begin
-        top = T(-INF)
-        i = begin
-        while i < stop:
-            top = larger(top, x[i])
-            i += TEAM
-        top = team_maximum(top)
+        mine = T(-INF)
         total = float64(0)
         i = begin
         while i < stop:
-            total += exp(x[i] - top)
+            value = x[i]
+            new = larger(mine, value)
+            total = grown(new, rescaled(total, mine, new), value)
+            mine = new
             i += TEAM
-        total = team_combine(total)
+        top = team_maximum(mine)
+        total = team_combine(rescaled(total, mine, top))
         if lane == 0 and o < rows:
             t = int64(target[o])
             if t == ignored:
@@ -144,8 +237,9 @@ def cross_entropy_rows(x, target, y, status, rows, classes, ignored):
 
 
 @template("x: *T, target: *I, g: *T, y: *T, status: *int32, rows: int, classes: int, ignored: int")
-def cross_entropy_slope_rows(x, target, g, y, status, rows, classes, ignored):
+def cross_entropy_slope_kept(x, target, g, y, status, rows, classes, ignored):
     """y[o] = g[o] (softmax(x[o]) - one_hot(target[o])); zeros where the target is the one to ignore."""
+    kept = cuda.shared.array(SLOTS, T)
     lane = cuda.threadIdx.x % TEAM
     first = cuda.blockIdx.x * (BLOCK // TEAM)
     while first < rows:
@@ -153,17 +247,63 @@ def cross_entropy_slope_rows(x, target, g, y, status, rows, classes, ignored):
         begin = o * classes + lane
         stop = o * classes + classes if o < rows else begin
         top = T(-INF)
+        slot = int64(cuda.threadIdx.x)
         i = begin
         while i < stop:
-            top = larger(top, x[i])
+            value = x[i]
+            kept[slot] = value
+            top = larger(top, value)
+            slot += BLOCK
             i += TEAM
         top = team_maximum(top)
         total = float64(0)
+        slot = int64(cuda.threadIdx.x)
         i = begin
         while i < stop:
-            total += exp(x[i] - top)
+            power = exp(kept[slot] - top)
+            total += power
+            kept[slot] = power
+            slot += BLOCK
             i += TEAM
         total = team_combine(total)
+        if o < rows:
+            t = int64(target[o])
+            if t != ignored and (t < 0 or t >= classes):
+                status[0] = int32(INDEX)
+            scale = g[o] / T(total)
+            slot = int64(cuda.threadIdx.x)
+            i = begin
+            while i < stop:
+                if t == ignored:
+                    y[i] = T(0)
+                else:
+                    share = kept[slot] * scale
+                    y[i] = share - g[o] if i - o * classes == t else share
+                slot += BLOCK
+                i += TEAM
+        first += cuda.gridDim.x * (BLOCK // TEAM)
+
+
+@template("x: *T, target: *I, g: *T, y: *T, status: *int32, rows: int, classes: int, ignored: int")
+def cross_entropy_slope_rows(x, target, g, y, status, rows, classes, ignored):
+    """The same for rows that a block cannot keep."""
+    lane = cuda.threadIdx.x % TEAM
+    first = cuda.blockIdx.x * (BLOCK // TEAM)
+    while first < rows:
+        o = first + cuda.threadIdx.x // TEAM
+        begin = o * classes + lane
+        stop = o * classes + classes if o < rows else begin
+        mine = T(-INF)
+        total = float64(0)
+        i = begin
+        while i < stop:
+            value = x[i]
+            new = larger(mine, value)
+            total = grown(new, rescaled(total, mine, new), value)
+            mine = new
+            i += TEAM
+        top = team_maximum(mine)
+        total = team_combine(rescaled(total, mine, top))
         if o < rows:
             t = int64(target[o])
             if t != ignored and (t < 0 or t >= classes):
@@ -190,6 +330,17 @@ def rows_of(
     return Work((Launch(kernel, grid, MACHINE.block, operands, (rows, n, *words)),))
 
 
+def kept_or_not(
+    kept: Template, plain: Template, arrays: int, dtype: DType, rows: int, n: int, places: tuple[int, ...], **more: Any
+) -> Work:
+    """The launch of `kept` where its block can keep its elements of so many arrays, else that of `plain`."""
+    slots = -(-n // blocks.team_for(n)) * MACHINE.block
+    if arrays * slots * dtype.itemsize > KEPT:
+        return rows_of(plain, rows, n, places, T=dtype, **more)
+    slots = 1 << (slots - 1).bit_length()  # one kernel for many lengths
+    return rows_of(kept, rows, n, places, T=dtype, SLOTS=slots, **more)
+
+
 def _along(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
     """Elements along the axis, and the products of the sizes before and behind it."""
     if not shape:
@@ -201,7 +352,7 @@ def _along(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
 def _softmax(x: Layout, axis: int, log: bool) -> Work:
     n, outer, inner = _along(x.shape, axis)
     if inner == 1:
-        return rows_of(softmax_rows, outer, n, (0, 1), T=x.dtype, LOG=log)
+        return kept_or_not(softmax_kept, softmax_rows, 1, x.dtype, outer, n, (0, 1), LOG=log)
     items = outer * inner
     return Work((spread(softmax_columns.bind(T=x.dtype, LOG=log), items, (0, 1), (items, n, inner)),))
 
@@ -209,7 +360,7 @@ def _softmax(x: Layout, axis: int, log: bool) -> Work:
 def _slope(y: Layout, axis: int, log: bool) -> Work:
     n, outer, inner = _along(y.shape, axis)
     if inner == 1:
-        return rows_of(slope_rows, outer, n, (0, 1, 2), T=y.dtype, LOG=log)
+        return kept_or_not(slope_kept, slope_rows, 2, y.dtype, outer, n, (0, 1, 2), LOG=log)
     items = outer * inner
     return Work((spread(slope_columns.bind(T=y.dtype, LOG=log), items, (0, 1, 2), (items, n, inner)),))
 
@@ -246,5 +397,6 @@ def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> Work:
 def _(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> Work:
     rows, classes = ins[0].shape
     places = (0, 1, 2, 3, STATUS)
-    words = (attrs["ignore_index"],)
-    return rows_of(cross_entropy_slope_rows, rows, classes, places, words, T=ins[0].dtype, I=ins[1].dtype)
+    bodies = cross_entropy_slope_kept, cross_entropy_slope_rows
+    more: dict[str, Any] = {"words": (attrs["ignore_index"],), "I": ins[1].dtype}
+    return kept_or_not(*bodies, 1, ins[0].dtype, rows, classes, places, **more)
