@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from registry_cases import params
 from test_ops_reference import TOLERANCE, run
+from test_simulated_arrays import CASES, results
 from test_simulated_sessions import dense, same, trained
+from test_simulated_softmax import softmax_of
 
 import tapegrad as tg
 from tapegrad.ops import samples
@@ -51,6 +53,28 @@ def test_products(size):
     np.testing.assert_allclose((x @ y).numpy(), exact, rtol=1e-4, atol=1e-4)
     with tg.matmul_precision("tf32"):
         np.testing.assert_allclose((x @ y).numpy(), exact, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_array_kernels_of_users(case, dtype):
+    op, make = CASES[case]
+    arrays = make()
+    for got, expected in zip(results(op, arrays, "cuda:0", dtype), results(op, arrays, "cpu", dtype), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 31, 33, 1025, 8192, 8193, 50_000])
+def test_softmax_of_rows(n):
+    x = np.random.default_rng(n).normal(size=(37, n)).astype(np.float32) * 10
+    for axis, a in ((1, x), (0, np.ascontiguousarray(x.T))):
+        t = tg.tensor(a, device="cuda", requires_grad=True)
+        y = tg.softmax(t, axis)
+        exact = softmax_of(a, axis)
+        np.testing.assert_allclose(y.numpy(), exact, rtol=0, atol=2e-6)
+        y.backward(tg.tensor(a, device="cuda"))
+        slope = exact * (a - (a * exact).sum(axis, keepdims=True))
+        np.testing.assert_allclose(t.grad.numpy(), slope, rtol=0, atol=1e-4)
 
 
 def test_device_memory_does_not_grow():
