@@ -24,6 +24,7 @@ from ..kernels.fused import Load, Map
 from ..layouts import Layout, layout
 from ..ops import expression as ex
 from .emit import Kernel, Overlay, distinct, shape_of, used
+from .epilogues import with_epilogues
 from .fusion import Group
 from .graph import MAP, Graph, Task
 from .program import Memory, Plan, Record
@@ -37,10 +38,11 @@ MOVES = 1  # of a value, after which memory of the program stands for it
 class Target:
     """What planning asks of one GPU."""
 
-    rules, reduces = ANYWHERE, False
+    reduces = False
 
     def __init__(self, gpu: Gpu):
         self.gpu = gpu
+        self.rules = (*ANYWHERE, with_epilogues) if gpu.has_cublas else ANYWHERE
 
     def single(self, g: Graph, t: Task) -> list[Record]:
         """The launches of a task by itself."""

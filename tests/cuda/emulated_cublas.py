@@ -1,16 +1,18 @@
 """cuBLAS and cuBLASLt as the documents describe them, on host memory: what a call reads and writes, by columns.
 
 Its functions have the types of tapegrad's table, and are called by ctypes as the library's are. A call that breaks a rule of
-BLAS (a leading dimension below the number of rows, results that share elements) is answered with CUBLAS_STATUS_INVALID_VALUE.
+BLAS (a leading dimension below the number of rows, results that share elements) is answered with CUBLAS_STATUS_INVALID_VALUE, and
+so is one of cuBLASLt whose algorithm was chosen for another product, other alignments or less workspace.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import numpy as np
 
-from tapegrad.kernels.cuda.cublas_table import CONSTANTS, CUBLAS, CUBLASLT, HeuristicResult, prototype
+from tapegrad.kernels.cuda.cublas_table import CONSTANTS, CUBLAS, CUBLASLT, HeuristicResult, MatmulAlgo, prototype
 
 SUCCESS, INVALID = CONSTANTS["CUBLAS_STATUS_SUCCESS"], CONSTANTS["CUBLAS_STATUS_INVALID_VALUE"]
 NAMES = {
@@ -19,6 +21,8 @@ NAMES = {
 STORED = {"32F": np.float32, "64F": np.float64, "16F": np.float16, "16BF": np.uint16}
 SUMMED = {"32F": np.float32, "64F": np.float64}
 KEPT = {"CUBLAS_COMPUTE_32F_FAST_TF32": 11, "CUBLAS_COMPUTE_32F_FAST_16BF": 8, "CUBLAS_COMPUTE_32F_FAST_16F": 11}
+ATTRIBUTES = ("TRANSA", "TRANSB", "EPILOGUE", "BIAS_POINTER")
+EPILOGUES = {value for name, value in CONSTANTS.items() if name.startswith("CUBLASLT_EPILOGUE_")}
 BITS = {CONSTANTS[name]: bits for name, bits in KEPT.items()}
 
 
@@ -56,7 +60,16 @@ def values(x: np.ndarray) -> np.ndarray:
 class Emulated:
     """A library: its functions as attributes, and in `log` the names of what was called, with the arguments."""
 
-    def __init__(self, *without: str, answers: dict[str, int] | None = None):
+    def __init__(
+        self,
+        *without: str,
+        answers: dict[str, int] | None = None,
+        refuses: Callable[[int, int, int], bool] = lambda m, n, k: False,
+        keeps_nan: bool = True,
+    ):
+        self.refuses = refuses  # sizes for which cuBLASLt has no algorithm
+        self.keeps_nan = keeps_nan  # what relu makes of nan
+        self.algorithms: dict[int, dict] = {}  # number -> what it was chosen for
         self.log: list[tuple] = []
         self.answers = answers or {}  # a status that a function gives instead of working
         self.objects: dict[int, dict] = {}  # handles and descriptors that exist
@@ -183,39 +196,62 @@ class Emulated:
     def _cublasLtMatmulPreferenceSetAttribute(self, made, attribute, place, nbytes):
         return self._cublasLtMatmulDescSetAttribute(made, attribute, place, nbytes)
 
+    def _described(self, operation: int, layouts: tuple[int, ...]) -> dict | None:
+        """What a product's descriptors say, where they fit each other: sizes, how to read, epilogue."""
+        held, (a, b, d) = self.objects[operation], (self.objects[x] for x in layouts)
+        given = held["attributes"]
+        found = {name: given.get(CONSTANTS[f"CUBLASLT_MATMUL_DESC_{name}"], 0) for name in ATTRIBUTES}
+        (m, n), transa, transb = d["shape"], found["TRANSA"], found["TRANSB"]
+        k = a["shape"][0] if transa else a["shape"][1]
+        wide = held["compute"] == CONSTANTS["CUBLAS_COMPUTE_64F"]
+        right = (
+            a["shape"] == ((k, m) if transa else (m, k))
+            and b["shape"] == ((n, k) if transb else (k, n))
+            and held["scale"] == CONSTANTS["CUDA_R_64F" if wide else "CUDA_R_32F"]
+            and a["type"] == b["type"]
+            and (found["EPILOGUE"] in EPILOGUES)
+            and (found["BIAS_POINTER"] != 0 or not found["EPILOGUE"] & CONSTANTS["CUBLASLT_EPILOGUE_BIAS"])
+        )
+        key = (held["compute"], *(tuple(x.items()) for x in (a, b, d)))
+        return found | {"sizes": (m, n, k), "key": (*key, transa, transb, found["EPILOGUE"])} if right else None
+
     def _cublasLtMatmulAlgoGetHeuristic(self, handle, operation, a, b, c, d, preference, wanted, place, count):
         self.limits = self.objects[preference]["attributes"]
-        result = HeuristicResult.from_address(place)
-        result.algo.data[0], result.workspaceSize, result.state = 77, 512, SUCCESS
+        held = self._described(operation, (a, b, d))
+        if handle not in self.objects or held is None or c != d or wanted != 1:
+            return INVALID
+        if self.refuses(*held["sizes"]):
+            return CONSTANTS["CUBLAS_STATUS_NOT_SUPPORTED"]
+        result, number = HeuristicResult.from_address(place), 77 + len(self.algorithms)
+        self.algorithms[number] = {"key": held["key"], "limits": dict(self.limits)}
+        result.algo.data[0], result.workspaceSize, result.state = number, 512, SUCCESS
         ctypes.c_int.from_address(count).value = 1
         return SUCCESS
 
     def _cublasLtMatmul(self, *arguments):
-        _, operation, alpha, a, al, b, bl, beta, c, cl, d, dl, algo, workspace, nbytes, stream = arguments
-        held, layouts = self.objects[operation], [self.objects[x] for x in (al, bl, dl)]
-        attributes = {
-            name: held["attributes"].get(CONSTANTS[f"CUBLASLT_MATMUL_DESC_{name}"], 0)
-            for name in ("TRANSA", "TRANSB", "EPILOGUE", "BIAS_POINTER")
-        }
-        ops = attributes["TRANSA"], attributes["TRANSB"]
-        (m, n), rows = layouts[2]["shape"], layouts[0]["shape"]
-        k = rows[0] if ops[0] else rows[1]
-        wanted = [(k, m) if ops[0] else (m, k), (n, k) if ops[1] else (k, n), (m, n)]
-        if c != d or algo == 0 or [x["shape"] for x in layouts] != wanted:
+        handle, operation, alpha, a, al, b, bl, beta, c, cl, d, dl, algo, workspace, nbytes, stream = arguments
+        held = self._described(operation, (al, bl, dl))
+        if handle not in self.objects or held is None or c != d or cl != dl or not algo:
             return INVALID
-        code = attributes["EPILOGUE"]
+        chosen = self.algorithms[MatmulAlgo.from_address(algo).data[0]]
+        least = [chosen["limits"][CONSTANTS[f"CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_{x}_BYTES"]] for x in "ABD"]
+        bias, code = held["BIAS_POINTER"], held["EPILOGUE"]
+        placed = [(a, least[0]), (b, least[1]), (d, least[2]), (bias or d, least[2])]
+        if chosen["key"] != held["key"] or nbytes < 512 or any(x % n for x, n in placed):
+            return INVALID
+        layouts = [self.objects[x] for x in (al, bl, dl)]
+        (m, n, k), types = held["sizes"], [x["type"] for x in layouts]
 
         def epilogue(total):
-            if code & CONSTANTS["CUBLASLT_EPILOGUE_BIAS"]:
-                total = total + values(matrix(attributes["BIAS_POINTER"], layouts[2]["type"], m, 1, m))
+            if code & CONSTANTS["CUBLASLT_EPILOGUE_BIAS"]:  # one for each row of D, and so for each column by rows
+                total = total + values(matrix(bias, types[2], m, 1, m))
             if code & CONSTANTS["CUBLASLT_EPILOGUE_RELU"]:
-                total = np.maximum(total, 0)
+                total = (np.maximum if self.keeps_nan else np.fmax)(total, 0)
             if code & CONSTANTS["CUBLASLT_EPILOGUE_GELU"]:
                 total = 0.5 * total * (1 + np.tanh(np.sqrt(2 / np.pi) * (total + 0.044715 * total**3)))
             return total
 
-        types, leading = [x["type"] for x in layouts], [x["leading"] for x in layouts]
         self.used = (stream, workspace, nbytes)
-        return self._gemm(
-            ops, (m, n, k), (a, b, d), types, leading, (0, 0, 0), 1, alpha, beta, held["compute"], epilogue
-        )
+        ops, leading = (held["TRANSA"], held["TRANSB"]), [x["leading"] for x in layouts]
+        compute = self.objects[operation]["compute"]
+        return self._gemm(ops, (m, n, k), (a, b, d), types, leading, (0, 0, 0), 1, alpha, beta, compute, epilogue)

@@ -267,42 +267,18 @@ def test_a_classifier():
 def test_products_by_an_emulated_cublas(monkeypatch):
     """The calls of cuBLAS that a GPU would get, in eager ops, in plans and in graphs."""
     from emulated_cublas import Emulated
+    from emulated_products import gpu_with_products
 
-    from tapegrad.kernels.cuda.cublas import Cublas, bound
-    from tapegrad.kernels.cuda.cublas_table import CUBLAS
-    from tapegrad.kernels.cuda.devices import Gpu
-    from tapegrad.kernels.cuda.products import Products
-    from tapegrad.kernels.cuda.simulated import simulated_driver
-    from tapegrad.kernels.prepare import BACKENDS
-    from tapegrad.tape import spaces
-
-    gpu = Gpu(9, simulated_driver(1))
-    cublas = Cublas(bound(Emulated(), CUBLAS))
-    calls: list = []
-
-    class OnHost:
-        """The emulated library reads host memory: addresses of the device are translated, and calls wait their turn in its queue."""
-
-        def use(self, *_):
-            pass
-
-        def run(self, call, addresses):
-            real = tuple(gpu.driver.view(a, 1).__array_interface__["data"][0] for a in addresses)
-            calls.append(call)
-            gpu.driver.ask("product", "by an emulated cuBLAS", lambda: cublas.run(call, real))
-
-    gpu.products = Products(gpu, OnHost())  # type: ignore[arg-type]
-    monkeypatch.setitem(spaces._spaces, "cuda:9", gpu)
-    monkeypatch.setitem(BACKENDS, "cuda:9", gpu.backend)
+    device, _, calls = gpu_with_products(monkeypatch, Emulated())
     wanted = dense("cpu", nullcontext())
     session = tg.Session()
     for s in (nullcontext(), session):
-        for a, b in zip(dense("cuda:9", s), wanted, strict=True):
+        for a, b in zip(dense(device, s), wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     assert len(calls) > 40
-    a = tg.tensor(np.ones((0, 3), np.float32), device="cuda:9")
-    assert (tg.ones((2, 0), device="cuda:9") @ a).tolist() == [[0.0] * 3] * 2
-    assert (tg.tensor([[1, 2]], device="cuda:9") @ tg.tensor([[3], [4]], device="cuda:9")).tolist() == [[11]]
+    a = tg.tensor(np.ones((0, 3), np.float32), device=device)
+    assert (tg.ones((2, 0), device=device) @ a).tolist() == [[0.0] * 3] * 2
+    assert (tg.tensor([[1, 2]], device=device) @ tg.tensor([[3], [4]], device=device)).tolist() == [[11]]
 
 
 def test_the_precision_of_products_is_an_attribute_of_their_rows():

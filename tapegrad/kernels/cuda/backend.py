@@ -45,7 +45,7 @@ class Cuda:
             return CudaPrepared(outs, (), offset=offset)
         if all(x.size == 0 for x in outs):
             return self._prepared(outs, Work())
-        if self.products is not None and op.kernel is None and op.builder == "matmul":
+        if self.products is not None and op.kernel is None and op.builder in ("matmul", "matmul_layer"):
             found = self.products(ins, outs, attrs)
             if found is not None:
                 return self._prepared(outs, *found)

@@ -36,6 +36,22 @@ class Dense(NamedTuple):
     gemm: Gemm
     epilogue: int
     bias: bool
+    activation: str | None = None
+
+    def placed(self, addresses: tuple[int, ...]) -> tuple[int, ...]:
+        """Where cuBLASLt reads and writes: the first, the second and the result's matrix, and the bias; from the operands'."""
+        matrices = (self.gemm.first, self.gemm.second, self.gemm.result)
+        found = tuple(addresses[x.operand] + x.start for x in matrices)
+        return (*found, addresses[BIAS]) if self.bias else found
+
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of the first, the second and the result's matrix as they lie in memory, by columns, before `op`."""
+
+        def stored(op: int, rows: int, columns: int) -> tuple[int, int]:
+            return (rows, columns) if op == OP_N else (columns, rows)
+
+        m, n, k = self.gemm.m, self.gemm.n, self.gemm.k
+        return stored(self.gemm.first.op, m, k), stored(self.gemm.second.op, k, n), (m, n)
 
 
 def dense(
@@ -67,7 +83,7 @@ def dense(
     calls = gemm(a, b, out, turned_b=turned_b, precision=precision).calls
     if len(calls) != 1 or calls[0].batch != 1:
         return None
-    return Dense(calls[0], epilogue, bias is not None)
+    return Dense(calls[0], epilogue, bias is not None, activation)
 
 
 @cache
@@ -114,12 +130,13 @@ class CublasLt:
         """
         product = call.gemm
         matrices = (product.first, product.second, product.result)
-        placed = tuple(addresses[x.operand] + x.start for x in matrices)
-        found = Prepared(call, tuple(map(alignment, placed)))
+        found = Prepared(call, tuple(map(alignment, call.placed(addresses))))
         try:
             found.operation = self._operation(call)
+            if call.bias:
+                self._set(found.operation, "CUBLASLT_MATMUL_DESC_BIAS_POINTER", ctypes.c_void_p(addresses[BIAS]))
             found.layouts = []
-            for matrix, shape in zip(matrices, _shapes(product), strict=True):
+            for matrix, shape in zip(matrices, call.shapes(), strict=True):
                 found.layouts.append(self._layout(matrix, *shape))
             result = self._heuristic(found, workspace_bytes)
         except BaseException:
@@ -135,8 +152,7 @@ class CublasLt:
         """Put a prepared layer on the stream. addresses: of A, B, C and the bias; workspace: of `prepared.workspace` bytes."""
         call = prepared.call
         product = call.gemm
-        matrices = (product.first, product.second, product.result)
-        a, b, c = placed = tuple(addresses[x.operand] + x.start for x in matrices)
+        a, b, c, *_ = placed = call.placed(addresses)
         if any(address % least for address, least in zip(placed, prepared.alignments, strict=True)):
             raise KernelError(
                 f"cuBLASLt: a dense layer was prepared for addresses aligned to {prepared.alignments} bytes and came with "
@@ -188,8 +204,8 @@ class CublasLt:
             limits: list[tuple[str, ctypes.c_uint64 | ctypes.c_uint32]] = [
                 ("MAX_WORKSPACE_BYTES", ctypes.c_uint64(workspace_bytes))
             ]
-            a, b, c = prepared.alignments
-            for letter, least in zip("ABCD", (a, b, c, c), strict=True):
+            a, b, c, *_ = prepared.alignments
+            for letter, least in zip("ABCD", (a, b, c, min(prepared.alignments[2:])), strict=True):
                 limits.append((f"MIN_ALIGNMENT_{letter}_BYTES", ctypes.c_uint32(least)))
             for name, value in limits:
                 attribute = CONSTANTS[f"CUBLASLT_MATMUL_PREF_{name}"]
@@ -221,13 +237,3 @@ class CublasLt:
 
     def _check(self, status: int, what: str) -> None:
         checked(status, f"cuBLASLt: {what}", self._functions.cublasLtGetStatusString)
-
-
-def _shapes(product: Gemm) -> tuple[tuple[int, int], ...]:
-    """Rows and columns of the three matrices as they lie in memory, by columns, before `op`."""
-
-    def stored(op: int, rows: int, columns: int) -> tuple[int, int]:
-        return (rows, columns) if op == OP_N else (columns, rows)
-
-    m, n, k = product.m, product.n, product.k
-    return stored(product.first.op, m, k), stored(product.second.op, k, n), (m, n)

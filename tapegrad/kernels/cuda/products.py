@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ from .gemm import Gemm, gemm, has_gemm, operands_to_copy
 from .template import Work
 
 if TYPE_CHECKING:
+    from .cublaslt import CublasLt
+    from .dense import Layers
     from .devices import Gpu
 
 
@@ -44,8 +48,13 @@ class Clear:
 def product_work(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict) -> tuple[Work, tuple[int, ...]] | None:
     """The calls of a product, and which inputs must be copied to C order first; None where cuBLAS has none for the dtype.
 
-    attrs: `turned`: b is given transposed; `order`: the result's axes as they lie in memory; `precision`: of float32.
+    attrs: `turned`: b is given transposed; `order`: the result's axes as they lie in memory; `precision`: of float32; `after`:
+    what follows the product, as in `dense.py`.
     """
+    if "after" in attrs:
+        from .dense import layer_work
+
+        return layer_work(ins, outs, attrs)
     (a, b), (out,) = ins, outs
     if not has_gemm(out.dtype.name):
         return None
@@ -59,20 +68,32 @@ def product_work(ins: tuple[Layout, ...], outs: tuple[Layout, ...], attrs: dict)
 
 
 class Products:
-    """The cuBLAS handle of a device, with memory of its own to work in, on whatever stream the device's work goes to."""
+    """The handles of cuBLAS and cuBLASLt of a device, with memory of their own to work in, on whatever stream its work goes to.
 
-    def __init__(self, gpu: Gpu, cublas: Cublas | None = None):
-        self.driver = gpu.driver
-        self.cublas = cublas or Cublas()
+    The handle keeps a stream, which is another one while a graph is captured, so threads take turns.
+    """
+
+    def __init__(self, gpu: Gpu, cublas: Cublas | None = None, cublaslt: CublasLt | None = None):
+        self.gpu, self.driver = gpu, gpu.driver
+        self.cublas, self._cublaslt = cublas or Cublas(), cublaslt
         self.nbytes = workspace_bytes(gpu.driver.properties.capability)
         self.workspace = gpu.driver.allocate(self.nbytes)
         self.stream: int | None = None
+        self._lock = threading.Lock()
+
+    @functools.cached_property
+    def layers(self) -> Layers:
+        """Products with what follows them, by cuBLASLt."""
+        from .dense import Layers
+
+        return Layers(self.gpu, self.workspace, self.nbytes, self._lock, self._cublaslt)
 
     def run(self, call: Gemm, addresses: tuple[int, ...]) -> None:
         """Put one call on the device's queue, or into the graph that is captured."""
         self.driver.enter()
-        stream = self.driver.stream
-        if stream != self.stream:
-            self.cublas.use(stream, self.workspace, self.nbytes)
-            self.stream = stream
-        self.cublas.run(call, addresses)
+        with self._lock:
+            stream = self.driver.stream
+            if stream != self.stream:
+                self.cublas.use(stream, self.workspace, self.nbytes)
+                self.stream = stream
+            self.cublas.run(call, addresses)
