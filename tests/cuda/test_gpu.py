@@ -10,6 +10,7 @@ import pytest
 from registry_cases import params
 from test_ops_reference import TOLERANCE, run
 from test_simulated_arrays import CASES, results
+from test_simulated_layers import trained as layers
 from test_simulated_sessions import dense, same, trained
 from test_simulated_softmax import softmax_of
 
@@ -42,6 +43,22 @@ def test_training_in_a_session():
 def test_a_classifier_in_a_session():
     for a, b in zip(dense("cuda", tg.Session()), dense("cpu", nullcontext()), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_layers_with_bias_and_relu_in_a_session():
+    for a, b in zip(layers("cuda", tg.Session(), shape=(33,)), layers("cpu", nullcontext(), shape=(33,)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan, np.inf, -np.inf])
+def test_relu_behind_a_product_keeps_nan(value):
+    w, b = tg.ones((3, 2), device="cuda"), tg.tensor([0.0, np.nan, -9.0], dtype=tg.float32, device="cuda")
+    x, session = tg.tensor(np.full((2, 2), value, np.float32), device="cuda"), tg.Session()
+    for _ in range(3):
+        with session:
+            y = tg.nn.functional.relu(tg.nn.functional.linear(x, w, b))
+    want = np.float32(2 * value) + b.numpy()
+    np.testing.assert_array_equal(y.numpy()[0], np.where(want <= 0, 0, want))
 
 
 @pytest.mark.parametrize("size", [1, 31, 33, 127, 1025])
