@@ -36,7 +36,7 @@ def made(kind: str, **settings):
     """A device of either kind."""
     if kind == "simulated":
         return Simulated(run=run_directly, memory=1 << 24, **settings)
-    api = Fake()
+    api = Fake(**settings)
     api.kernels[b"add"], api.words[b"add"] = fake_add, 3
     return Driver(api=api)
 

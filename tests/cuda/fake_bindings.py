@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.kernels.cuda.simulated_streams import Node, Queues
+
 
 class CUresult(enum.IntEnum):
     CUDA_SUCCESS = 0
@@ -143,6 +145,7 @@ SIGNATURES = {
     "cuStreamCreate": "Flags",
     "cuStreamEndCapture": "hStream",
     "cuStreamSynchronize": "hStream",
+    "cuStreamWaitEvent": "hStream hEvent Flags",
     "cuThreadExchangeStreamCaptureMode": "mode",
 }
 
@@ -184,7 +187,9 @@ class Fake:
     CUDA_VERSION = 13000
     CU_MEMHOSTALLOC_PORTABLE = 1
 
-    def __init__(self, devices: int = 1, version: int = 13000, memory: int = 1 << 24):
+    def __init__(self, devices: int = 1, version: int = 13000, memory: int = 1 << 24, deferred: tuple[int, ...] = ()):
+        self.queues = Queues(deferred)  # named by the order in which the streams were made
+        self.streams = 0
         for kind in ENUMS:
             setattr(self, kind.__name__, kind)
         self.devices, self.version, self.total = devices, version, memory
@@ -276,7 +281,7 @@ class Fake:
         if self.capture is not None and self.capture.stream is stream:
             self.capture.nodes.append(action)
         else:
-            action()
+            self.queues.ask(stream.place, Node("work", "", action))
 
     def safe(self) -> CUresult | None:
         """What a call that may not happen within a capture answers."""
@@ -360,9 +365,13 @@ class Fake:
         assert any(a <= address and address + size <= a + m.size for a, m in self.memory.items()), "no device memory"
 
     def do_cuMemcpyHtoDAsync(self, target, source, size, stream):
+        pinned = [h for h in self.made if h.kind == "host" and h.alive]
+        late = any(h.number <= source and source + size <= h.number + h.array.size for h in pinned)
+        data = None if late else ctypes.string_at(source, size)  # pageable memory may change at once
+
         def action():
             self.inside(target, size)
-            ctypes.memmove(target, source, size)
+            ctypes.memmove(target, source if data is None else data, size)
 
         self.ordered(stream, action)
 
@@ -392,26 +401,42 @@ class Fake:
 
     def do_cuStreamCreate(self, flags):
         assert flags == 1
-        return self.handle("stream")
+        self.streams += 1
+        return self.handle("stream", place=self.streams - 1)
 
     def do_cuStreamSynchronize(self, stream):
         if self.capture is not None and self.capture.stream is stream:
             self.capture.valid = False
             return S.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
-        return self.safe()
+        refused = self.safe()
+        if refused is None:
+            self.queues.finish(stream.place)
+        return refused
+
+    def do_cuStreamWaitEvent(self, stream, event, flags):
+        assert flags == 0
+        if self.capture is not None and self.capture.stream is stream:
+            self.capture.valid = False
+            return S.CUDA_ERROR_STREAM_CAPTURE_ISOLATION  # of an event that was recorded outside
+        self.queues.wait(stream.place, event.moment)
+        return None
 
     def do_cuEventCreate(self, flags):
         assert flags == 2
-        return self.handle("event", recorded=0)
+        return self.handle("event", moment=None)
 
     def do_cuEventDestroy(self, event):
         event.alive = False
 
     def do_cuEventRecord(self, event, stream):
-        event.recorded += 1
+        assert self.capture is None or self.capture.stream is not stream
+        event.moment = self.queues.now(stream.place)
 
     def do_cuEventSynchronize(self, event):
-        return self.safe()
+        refused = self.safe()
+        if refused is None and event.moment is not None:
+            self.queues.finish(*event.moment)
+        return refused
 
     # kernels
 
@@ -484,4 +509,4 @@ class Fake:
 
     def do_cuGraphLaunch(self, made, stream):
         for action in made.nodes:
-            action()
+            self.ordered(stream, action)

@@ -78,6 +78,7 @@ status cuStreamSynchronize(stream *s) { return s->capturing ? 900 : 0; }
 status cuEventCreate(void **made, unsigned flags) { *made = &event; return flags == 2 ? 0 : 1; }
 status cuEventDestroy_v2(void *e) { return e == &event ? 0 : 400; }
 status cuEventRecord(void *e, stream *s) { return e == &event && !s->capturing ? 0 : 400; }
+status cuStreamWaitEvent(stream *s, void *e, unsigned flags) { return e == &event && !s->capturing && !flags ? 0 : 400; }
 status cuEventSynchronize(void *e) { return e == &event ? 0 : 400; }
 
 status cuModuleLoadDataEx(void **made, const void *image, unsigned n, int *options, void **values)
@@ -132,6 +133,7 @@ static const struct { const char *name; void *function; } table[] = {
     AS(cuMemAlloc, cuMemAlloc_v2), AS(cuMemFree, cuMemFree_v2), AS(cuMemGetInfo, cuMemGetInfo_v2), IS(cuMemHostAlloc),
     IS(cuMemFreeHost), AS(cuMemcpyHtoDAsync, cuMemcpyHtoDAsync_v2), AS(cuMemcpyDtoHAsync, cuMemcpyDtoHAsync_v2),
     AS(cuMemcpyDtoDAsync, cuMemcpyDtoDAsync_v2), IS(cuMemsetD8Async), IS(cuStreamCreate), IS(cuStreamSynchronize),
+    IS(cuStreamWaitEvent),
     IS(cuEventCreate), AS(cuEventDestroy, cuEventDestroy_v2), IS(cuEventRecord), IS(cuEventSynchronize),
     IS(cuModuleLoadDataEx), IS(cuModuleGetFunction), IS(cuFuncLoad), IS(cuFuncSetAttribute), IS(cuLaunchKernel),
     AS(cuStreamBeginCapture, cuStreamBeginCapture_v2), IS(cuStreamEndCapture), IS(cuThreadExchangeStreamCaptureMode),

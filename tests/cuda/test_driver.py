@@ -12,6 +12,7 @@ from driver_devices import adding, get, made, put
 
 from tapegrad.errors import KernelError, OutOfMemory
 from tapegrad.kernels.cuda.faults import CaptureUnsafe
+from tapegrad.kernels.cuda.streams import COPIES, MAIN
 from tapegrad.kernels.cuda.words import Words
 
 
@@ -131,7 +132,7 @@ def test_a_pinned_block_is_freed_with_its_last_view(driver):
 
 
 def test_pageable_memory_may_change_at_once_and_pinned_memory_behind_wait():
-    device = made("simulated", deferred=True)
+    device = made("simulated", deferred=(MAIN, COPIES))
     a, b = device.allocate(4), device.allocate(4)
     source, block = np.ones(1, np.float32), device.pinned(4)
     pinned = np.asarray(block).view(np.float32)

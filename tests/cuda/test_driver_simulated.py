@@ -13,6 +13,7 @@ from driver_devices import ADD, adding, get, made, put
 from tapegrad.errors import KernelError
 from tapegrad.kernels.cuda.faults import ContextLost
 from tapegrad.kernels.cuda.simulated import Simulated
+from tapegrad.kernels.cuda.streams import COPIES, MAIN
 from tapegrad.kernels.cuda.words import Words
 
 
@@ -114,7 +115,7 @@ def test_counts(simulated):
 
 
 def test_deferred_work_waits():
-    device = made("simulated", deferred=True)
+    device = made("simulated", deferred=(MAIN, COPIES))
     x, y, function = put(device, [1, 2]), put(device, [3, 4]), adding(device)
     words = Words([x, y, 2])
     device.launch(function, 1, 1, 0, words)

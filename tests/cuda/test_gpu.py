@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import numpy as np
@@ -92,6 +93,34 @@ def test_softmax_of_rows(n):
         y.backward(tg.tensor(a, device="cuda"))
         slope = exact * (a - (a * exact).sum(axis, keepdims=True))
         np.testing.assert_allclose(t.grad.numpy(), slope, rtol=0, atol=1e-4)
+
+
+def test_arrays_that_arrive_while_kernels_run():
+    """Batches from threads and from here, each checked by what kernels made of it; memory changes hands all the time."""
+    rng = np.random.default_rng(0)
+    kinds = [rng.integers(0, 1000, size=n).astype(np.float32) for n in (1 << 20, (1 << 20) + 1, 70_001)]
+    w = tg.ones((512, 512), device="cuda")
+
+    def load(number: int) -> list[tuple]:
+        found = []
+        for i in range(40):
+            source = kinds[(number + i) % 3] + np.float32(i)
+            x = tg.tensor(source, device="cuda")
+            source[:] = np.nan
+            found.append((i, number, (x - i).max(), (x - i)[-5:]))
+        return found
+
+    with ThreadPoolExecutor(3) as threads:
+        loading = [threads.submit(load, number) for number in range(3)]
+        for _ in range(100):
+            w = tg.tanh(w @ w)
+        done = [one for work in loading for one in work.result()]
+    for i, number, top, end in done:
+        source = kinds[(number + i) % 3]
+        assert top.item() == source.max()
+        np.testing.assert_array_equal(end.numpy(), source[-5:])
+    x = tg.tensor(kinds[0], device="cuda")
+    np.testing.assert_array_equal(x.numpy(), kinds[0])  # in pieces
 
 
 def test_device_memory_does_not_grow():

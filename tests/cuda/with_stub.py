@@ -11,6 +11,7 @@ import numpy as np
 from tapegrad.errors import KernelError, OutOfMemory
 from tapegrad.kernels.cuda.driver import Driver
 from tapegrad.kernels.cuda.pool import DevicePool
+from tapegrad.kernels.cuda.streams import COPIES, MAIN
 from tapegrad.kernels.cuda.words import Words
 
 GRID, BLOCK = (3, 2, 1), (32, 4, 1)
@@ -76,6 +77,20 @@ def main() -> None:
     block.wait()
     assert get(device, y, 3) == [9, 12, 15]
     graph.close()
+
+    view, event = np.asarray(block).view(np.float32), device.event()
+    view[:] = [1, 2, 3]
+    device.record(event)
+    device.wait(COPIES, event)
+    device.upload(x, block.address, 12, COPIES)
+    device.wait(MAIN, block)
+    device.copy(y, x, 12)
+    block.wait()
+    view[:] = 0
+    device.fetch(block, y, 12)
+    block.wait()
+    assert view.tolist() == [1, 2, 3]
+    del view, event
 
     pool = DevicePool(device)
     held = pool.allocate(1000)

@@ -13,14 +13,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...errors import IndexOutOfRange, KernelError
-from ..blocks import Buffer, class_size
+from ..blocks import Buffer
 from ..status import INDEX, SENTENCES
+from .staging import Staging
 from .template import STATUS, Kernel, Launch, Work
 from .words import Words
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .products import Products
 
 MOST = 4096  # status words
-STAGED = 1 << 14, 1 << 28  # bytes of the copies that go by way of page-locked memory
-RING = 3  # such blocks of a size: one that is filled, one that is copied, one that waits behind a kernel
 
 
 class Failures:
@@ -108,34 +106,15 @@ class Gpu:
         self.pool = DevicePool(driver)
         self.failures = Failures(self)
         self.backend = Cuda(self.run, products.product_work if has_cublas else None)
-        self.copy = driver.copy
+        self.staging = Staging(self)
+        self.pool.spare = self.staging.release
+        self.upload, self.copy = self.staging.upload, driver.copy
         self._functions: dict[Kernel, Any] = {}
-        self._staging: dict[int, deque] = {}  # size -> page-locked blocks, the one that was used last at the end
-
-    def upload(self, address: int, source: int, nbytes: int) -> None:
-        """Copy from the host; the source may change as soon as this returns.
-
-        Arrays go by way of page-locked memory: the copy from there runs behind Python, so that a batch arrives while the kernels of
-        the last one run. Small ones the driver takes along at once.
-        """
-        if not STAGED[0] <= nbytes <= STAGED[1]:
-            self.driver.upload(address, source, nbytes)
-            return
-        size = class_size(nbytes)
-        ring = self._staging.setdefault(size, deque())
-        if len(ring) < RING:
-            block = self.driver.pinned(size)
-        else:
-            block = ring.popleft()
-            block.wait()
-        ctypes.memmove(block.address, source, nbytes)
-        self.driver.upload(address, block.address, nbytes)
-        ring.append(block)
 
     def download(self, target: int, address: int, nbytes: int) -> None:
         """Copy to the host, after everything that was asked before; raises what failed meanwhile."""
         self.failures.check()
-        self.driver.download(target, address, nbytes)
+        self.staging.download(target, address, nbytes)
 
     def synchronize(self) -> None:
         """Wait until everything that was asked is done; raises what failed meanwhile."""

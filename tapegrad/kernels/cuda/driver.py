@@ -1,8 +1,9 @@
 """One GPU by way of NVIDIA's driver: memory, copies, loaded kernels, launches, graphs.
 
-A `Driver` uses the device's primary context, which every CUDA library of the process shares, and one stream of its own that
-does not wait for others. Everything happens in the order in which it was asked for, whichever thread asked, and the host
-waits only in `download`, `synchronize`, `free` and `Pinned.wait`. The thread that asks gets the context as its current one.
+A `Driver` uses the device's primary context, which every CUDA library of the process shares, and streams of its own that do
+not wait for others. Everything happens in the order in which it was asked for, whichever thread asked, but for copies that
+are asked of COPIES (`streams.py`). The host waits only in `download`, `synchronize`, `free` and `Pinned.wait`, and for
+COPIES only as far as MAIN does. The thread that asks gets the context as its current one.
 
 The calls are those of `cuda.bindings.driver` (cuda-bindings 12.6 or newer, or 13), each of which returns its status and what
 it made. `simulated.py` has the same methods over host memory. Source: CUDA Driver API, docs.nvidia.com/cuda/cuda-driver-api.
@@ -22,8 +23,9 @@ from ...errors import TapeError
 from ..blocks import FORKED
 from .faults import COMPILING, UNSUPPORTED_PTX, CaptureUnsafe, DriverMissing, NotLoaded
 from .graph import Graph
-from .library import Properties, device_count, fault_of, started, version_of
+from .library import device_count, fault_of, properties_of, started
 from .pinned import Pinned, block_at
+from .streams import COPIES, MAIN, Event
 from .words import Extent, Function, Words, extents, see_words
 
 LOG = 8192  # bytes of the log of the driver's compiler
@@ -50,9 +52,10 @@ class Driver:
         self._device = self._done(api.cuDeviceGet(index), "finding the GPU")
         self._context = self._done(api.cuDevicePrimaryCtxRetain(self._device), "making a context")
         self.enter()
-        self.properties = self._properties()
+        self.properties = properties_of(api, self._device, self.where)
         flag = api.CUstream_flags.CU_STREAM_NON_BLOCKING.value
         self._stream = self._done(api.cuStreamCreate(flag), "making a stream")
+        self._streams = {MAIN: self._stream, COPIES: self._done(api.cuStreamCreate(flag), "making a stream")}
         self._side = self._done(api.cuStreamCreate(flag), "making a stream")  # what is captured goes here
         self._capturing = threading.Lock()
         self._recorder = 0  # the thread that captures
@@ -62,23 +65,6 @@ class Driver:
         self._pinned: dict[int, weakref.ref[Pinned]] = {}
         self._assembles = False  # PTX is newer than the driver
         _drivers.add(self)
-
-    def _properties(self) -> Properties:
-        api, device = self.api, self._device
-        kind = api.CUdevice_attribute
-
-        def attribute(name: str) -> int:
-            return self._done(api.cuDeviceGetAttribute(getattr(kind, f"CU_DEVICE_ATTRIBUTE_{name}"), device), name)
-
-        text = self._done(api.cuDeviceGetName(256, device), "asking its name")
-        return Properties(
-            text.split(b"\0")[0].decode(),
-            (attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")),
-            attribute("MULTIPROCESSOR_COUNT"),
-            self._done(api.cuDeviceTotalMem(device), "asking its memory"),
-            attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
-            version_of(api)[1],
-        )
 
     # calls
 
@@ -174,37 +160,61 @@ class Driver:
         """Page-locked host memory: copies from it run while the host goes on, and a capture can record them."""
         api = self.api
         with self._unrecorded():
+            made = self._new_event()
             address = self._done(
                 api.cuMemHostAlloc(max(nbytes, 1), api.CU_MEMHOSTALLOC_PORTABLE), f"page-locking {nbytes:,} bytes"
             )
-            event = self._done(api.cuEventCreate(api.CUevent_flags.CU_EVENT_DISABLE_TIMING.value), "making an event")
-        block = Pinned(self, int(address), nbytes, event)
+        block = Pinned(self, int(address), nbytes, made)
         self._pinned[block.address] = weakref.ref(block)
         return block
 
-    def read_until_now(self, block: Pinned) -> None:
-        """Note that what was asked for until now may read the pinned block."""
-        self._done(self.api.cuEventRecord(block.event, self._stream), "recording an event")
+    def read_until_now(self, block: Pinned, stream: int = MAIN) -> None:
+        """Note that what was asked of a stream until now may copy from the pinned block, or to it."""
+        self._done(self.api.cuEventRecord(block.made, self._streams[stream]), "recording an event")
         block.busy = True
 
     def wait_for(self, block: Pinned) -> None:
-        """Wait until nothing reads the pinned block; `Pinned.wait`."""
+        """Wait until no copy from or to the pinned block is left; `Pinned.wait`."""
         self.enter()
-        self._done(self.api.cuEventSynchronize(block.event), "waiting for a copy")
+        self._done(self.api.cuEventSynchronize(block.made), "waiting for a copy")
 
     def release(self, block: Pinned) -> None:
         """Free a pinned block that nobody holds any more."""
-        api = self.api
         self._pinned.pop(block.address, None)
         if block.busy:
-            self._retire(api.cuEventSynchronize, block.event)
-        self._retire(api.cuEventDestroy, block.event)
-        self._retire(api.cuMemFreeHost, block.address)
+            self._retire(self.api.cuEventSynchronize, block.made)
+        self._retire(self.api.cuEventDestroy, block.made)
+        self._retire(self.api.cuMemFreeHost, block.address)
+
+    # streams
+
+    def event(self) -> Event:
+        """A moment, still to be recorded."""
+        with self._unrecorded():
+            return Event(self, self._new_event())
+
+    def _new_event(self) -> Any:
+        flag = self.api.CUevent_flags.CU_EVENT_DISABLE_TIMING.value
+        return self._done(self.api.cuEventCreate(flag), "making an event")
+
+    def drop_event(self, event: Event) -> None:
+        """Let go of an event."""
+        self._retire(self.api.cuEventDestroy, event.made)
+
+    def record(self, event: Event, stream: int = MAIN) -> None:
+        """Make the event the moment when what was asked of a stream until now is done."""
+        self._outside("recording an event")
+        self._done(self.api.cuEventRecord(event.made, self._streams[stream]), "recording an event")
+
+    def wait(self, stream: int, event: Event) -> None:
+        """Let what is asked of a stream from now on come behind the event; the host goes on."""
+        self._outside("waiting for an event")
+        self._done(self.api.cuStreamWaitEvent(self._streams[stream], event.made, 0), "waiting for an event")
 
     # copies
 
-    def upload(self, address: int, source: int, nbytes: int) -> None:
-        """Copy from the host.
+    def upload(self, address: int, source: int, nbytes: int, stream: int = MAIN) -> None:
+        """Copy from the host, in the order of MAIN or of COPIES.
 
         The source may change as soon as this returns, unless it lies in a pinned block: then behind `Pinned.wait`. A
         capture records copies from pinned blocks, which every launch of the graph reads anew, and refuses others.
@@ -218,15 +228,27 @@ class Driver:
                 f"{self.where}, copying from the host: the graph would read memory that may be gone by then; copy from a pinned "
                 "block, or outside of a capture."
             )
+        if stream == COPIES:
+            self._outside("copying from the host in a queue of its own")
         self.enter()
-        (status,) = self.api.cuMemcpyHtoDAsync(address, source, nbytes, self._here())
+        to = self._here() if stream == MAIN else self._streams[stream]
+        (status,) = self.api.cuMemcpyHtoDAsync(address, source, nbytes, to)
         if status:
             self._fail(status, f"copying {nbytes:,} bytes from the host")
         if block is not None:
             if graph is not None:
                 graph.reads(block)
             else:
-                self.read_until_now(block)
+                self.read_until_now(block, stream)
+
+    def fetch(self, block: Pinned, address: int, nbytes: int) -> None:
+        """Copy to a pinned block, when everything asked for before is done; its bytes are there behind `Pinned.wait`."""
+        self._outside("copying to the host")
+        self._done(
+            self.api.cuMemcpyDtoHAsync(block.address, address, nbytes, self._stream),
+            f"copying {nbytes:,} bytes to the host",
+        )
+        self.read_until_now(block)
 
     def download(self, target: int, address: int, nbytes: int) -> None:
         """Copy to the host, when everything asked for before is done, and wait for it."""
@@ -359,7 +381,7 @@ class Driver:
         if self._retired:
             self.api.cuStreamSynchronize(self._stream)
         while self._retired:
-            destroy, handle = self._retired.pop()
+            destroy, handle = self._retired.pop(0)
             destroy(handle)
 
     def _instantiate(self, graph: Graph, captured: Any) -> None:

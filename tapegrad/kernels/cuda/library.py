@@ -68,6 +68,29 @@ def device_count(api: Any = None) -> int:
     return count
 
 
+def properties_of(api: Any, device: Any, where: str) -> Properties:
+    """What a GPU is, asked of the driver."""
+    kind = api.CUdevice_attribute
+
+    def known(returned: tuple, doing: str) -> Any:
+        if returned[0]:
+            raise fault_of(api, returned[0], where, doing)
+        return returned[1]
+
+    def attribute(name: str) -> int:
+        return known(api.cuDeviceGetAttribute(getattr(kind, f"CU_DEVICE_ATTRIBUTE_{name}"), device), name)
+
+    text = known(api.cuDeviceGetName(256, device), "asking its name")
+    return Properties(
+        text.split(b"\0")[0].decode(),
+        (attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")),
+        attribute("MULTIPROCESSOR_COUNT"),
+        known(api.cuDeviceTotalMem(device), "asking its memory"),
+        attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
+        version_of(api)[1],
+    )
+
+
 def version_of(api: Any) -> tuple[int, tuple[int, int]]:
     """The CUDA version that the driver supports, as 13000 and as (13, 0)."""
     _, version = api.cuDriverGetVersion()

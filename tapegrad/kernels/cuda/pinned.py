@@ -1,32 +1,35 @@
-"""Page-locked host memory, from which a device copies by itself while the host goes on."""
+"""Page-locked host memory, from which and to which a device copies by itself while the host goes on."""
 
 from __future__ import annotations
 
 import weakref
 from typing import Any, Protocol
 
+from .streams import Event
+
 
 class Owner(Protocol):
     """The device that a block was made by."""
 
     def wait_for(self, block: Pinned) -> None:
-        """Wait until nothing reads the block."""
+        """Wait until no copy from or to the block is left."""
 
     def release(self, block: Pinned) -> None:
         """Free the block."""
 
 
-class Pinned:
-    """A block of page-locked host memory; it is freed with the object, when nothing reads it any more.
+class Pinned(Event):
+    """A block of page-locked host memory; it is freed with the object, when no copy from or to it is left.
 
-    address: where the host sees it. nbytes: its length. `numpy.asarray(block)` is a uint8 view that keeps it alive. Copies
-    from it may still be waiting when `upload` has returned: call `wait()` before its bytes change.
+    address: where the host sees it. nbytes: its length. memory: what keeps it, where that is not the owner. As an event it is
+    the moment when the copy that was asked for last is done. `numpy.asarray(block)` is a uint8 view that keeps it alive. Copies
+    may still be waiting when `upload` or `fetch` has returned: call `wait()` before its bytes change, or are read.
     """
 
-    __slots__ = ("__weakref__", "address", "busy", "event", "nbytes", "owner")
+    __slots__ = ("address", "busy", "memory", "nbytes", "owner")
 
-    def __init__(self, owner: Owner, address: int, nbytes: int, event: Any):
-        self.owner, self.address, self.nbytes, self.event = owner, address, nbytes, event
+    def __init__(self, owner: Owner, address: int, nbytes: int, made: Any = None, memory: Any = None):
+        self.owner, self.address, self.nbytes, self.made, self.memory = owner, address, nbytes, made, memory
         self.busy = False
 
     @property
@@ -34,7 +37,7 @@ class Pinned:
         return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
 
     def wait(self) -> None:
-        """Wait until every copy from the block that was asked for is done; nothing else is waited for."""
+        """Wait until every copy from or to the block that was asked for is done; nothing else is waited for."""
         if self.busy:
             self.owner.wait_for(self)
             self.busy = False

@@ -13,7 +13,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ from .graph import Graph
 from .library import Properties
 from .pinned import Pinned, block_at
 from .simulated_memory import ALIGNMENT, PATTERN, Blocks
+from .simulated_streams import Node, Queues
+from .streams import COPIES, MAIN, Event
 from .words import Extent, Function, Words, extents, see_words
 
 COUNT = 2  # simulated devices of a process
@@ -53,15 +55,6 @@ class Counts:
     synchronizations: int = 0  # downloads and waits for pinned blocks among them
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One piece of work: "launch", "upload", "copy", "fill" or another's; what of, in words; and the doing of it."""
-
-    kind: str
-    detail: str
-    action: Callable[[], None]
-
-
 _running = threading.Lock()  # Numba's simulator runs one kernel at a time
 
 
@@ -76,8 +69,8 @@ def simulate(function: Callable, grid: Extent, block: Extent, shared: int, argum
 class Simulated:
     """A device of `memory` bytes.
 
-    run: what runs a kernel, given (function, grid, block, shared, arguments); an address comes as a `Pointer`. deferred: work
-    waits until something waits for it, as on a GPU, which shows who forgot to.
+    run: what runs a kernel, given (function, grid, block, shared, arguments); an address comes as a `Pointer`. deferred: the
+    queues whose work waits until something waits for it, as on a GPU, which shows who forgot to; MAIN, COPIES, or both.
     """
 
     carves = False  # every block is an allocation of its own, so that kernels cannot leave it unseen
@@ -88,15 +81,15 @@ class Simulated:
         memory: int = 1 << 30,
         capability: tuple[int, int] = (9, 0),
         run: Callable[..., None] = simulate,
-        deferred: bool = False,
+        deferred: Collection[int] = (),
     ):
         self.index, self.where = index, f"cuda:{index}"
-        self.total, self.deferred, self._run = memory, deferred, run
+        self.total, self._run = memory, run
         self.properties = Properties("simulated GPU", capability, 2, memory, 48 << 10, (13, 0))
         self.counts = Counts()
         self.blocks = Blocks(index)
+        self.queues = Queues(deferred)
         self._lock = threading.RLock()
-        self._queue: list[Node] = []
         self._pinned: dict[int, weakref.ref[Pinned]] = {}
         self._capturing = threading.Lock()
         self._recorder = 0
@@ -136,26 +129,14 @@ class Simulated:
             )
         self.enter()
 
-    def ask(self, kind: str, detail: str, action: Callable[[], None]) -> None:
+    def ask(self, kind: str, detail: str, action: Callable[[], None], stream: int = MAIN) -> None:
         """Have something done in its turn; within a capture, at each launch of the graph."""
         self.enter()
         node = Node(kind, detail, action)
         if self.capturing and self._recorded is not None:
             self._recorded[1].append(node)
         else:
-            self._queue.append(node)
-            if not self.deferred:
-                self._drain()
-
-    def _drain(self) -> None:
-        with self._lock:
-            while self._queue:
-                node = self._queue.pop(0)
-                try:
-                    node.action()
-                except BaseException:
-                    self._queue.clear()
-                    raise
+            self.queues.ask(stream, node)
 
     # memory
 
@@ -174,7 +155,7 @@ class Simulated:
         if self.capturing:
             self._retired.append(address)
             return
-        self._drain()
+        self.queues.finish(MAIN)
         self.blocks.free(address)
         self.counts.frees += 1
 
@@ -191,34 +172,57 @@ class Simulated:
         """As `Driver.pinned`."""
         self.enter()
         raw = np.full(max(nbytes, 1) + ALIGNMENT, PATTERN, np.uint8)
-        block = Pinned(self, raw.ctypes.data + -raw.ctypes.data % ALIGNMENT, nbytes, raw)
+        block = Pinned(self, raw.ctypes.data + -raw.ctypes.data % ALIGNMENT, nbytes, None, raw)
         self._pinned[block.address] = weakref.ref(block)
         return block
 
-    def read_until_now(self, block: Pinned) -> None:
-        """Note that what was asked for until now may read the pinned block."""
+    def read_until_now(self, block: Pinned, stream: int = MAIN) -> None:
+        """As `Driver.read_until_now`."""
+        block.made = self.queues.now(stream)
         block.busy = True
 
     def wait_for(self, block: Pinned) -> None:
-        """Wait until nothing reads the pinned block."""
+        """As `Driver.wait_for`."""
         self.enter()
         self.counts.synchronizations += 1
-        self._drain()
+        self.queues.finish(*block.made)
 
     def release(self, block: Pinned) -> None:
-        """Free a pinned block that nobody holds any more."""
+        """As `Driver.release`."""
         self._pinned.pop(block.address, None)
         if block.busy and not self._forked:
             with contextlib.suppress(KernelError):  # of other work; a finaliser cannot report it
-                self._drain()
+                self.queues.finish(*block.made)
+
+    # streams
+
+    def event(self) -> Event:
+        """As `Driver.event`."""
+        self.enter()
+        return Event(self)
+
+    def drop_event(self, event: Event) -> None:
+        """As `Driver.drop_event`."""
+
+    def record(self, event: Event, stream: int = MAIN) -> None:
+        """As `Driver.record`."""
+        self._outside("recording an event")
+        event.made = self.queues.now(stream)
+
+    def wait(self, stream: int, event: Event) -> None:
+        """As `Driver.wait`."""
+        self._outside("waiting for an event")
+        self.queues.wait(stream, event.made)
 
     # copies
 
-    def upload(self, address: int, source: int, nbytes: int) -> None:
+    def upload(self, address: int, source: int, nbytes: int, stream: int = MAIN) -> None:
         """As `Driver.upload`."""
         if nbytes <= 0:
             return
         doing = "copying from the host"
+        if stream == COPIES:
+            self._outside(f"{doing} in a queue of its own")
         block = block_at(self._pinned, self.blocks.of_host(source, nbytes, doing), nbytes)
         if self.capturing and self._recorded is not None:
             if block is None:
@@ -227,8 +231,6 @@ class Simulated:
                     "outside of a capture."
                 )
             self._recorded[0].reads(block)
-        elif block is not None:
-            self.read_until_now(block)
         kept = ctypes.string_at(source, nbytes) if block is None else None  # pageable memory may change at once
 
         def action() -> None:
@@ -237,14 +239,29 @@ class Simulated:
             self.counts.uploads += 1
             self.counts.uploaded += nbytes
 
-        self.ask("upload", f"{nbytes} bytes", action)
+        self.ask("upload", f"{nbytes} bytes", action, stream)
+        if block is not None and not self.capturing:
+            self.read_until_now(block, stream)
+
+    def fetch(self, block: Pinned, address: int, nbytes: int) -> None:
+        """As `Driver.fetch`."""
+        doing = "copying to the host"
+        self._outside(doing)
+
+        def action() -> None:
+            ctypes.memmove(block.address, self.blocks.view(address, nbytes, doing).ctypes.data, nbytes)
+            self.counts.downloads += 1
+            self.counts.downloaded += nbytes
+
+        self.ask("download", f"{nbytes} bytes", action)
+        self.read_until_now(block)
 
     def download(self, target: int, address: int, nbytes: int) -> None:
         """As `Driver.download`."""
         doing = "copying to the host"
         self._outside(doing)
         self.counts.synchronizations += 1
-        self._drain()
+        self.queues.finish(MAIN)
         if nbytes > 0:
             found = self.blocks.view(address, nbytes, doing)
             ctypes.memmove(self.blocks.of_host(target, nbytes, doing), found.ctypes.data, nbytes)
@@ -284,7 +301,7 @@ class Simulated:
         """As `Driver.synchronize`."""
         self._outside("waiting for the GPU")
         self.counts.synchronizations += 1
-        self._drain()
+        self.queues.finish(MAIN)
 
     # kernels
 
@@ -348,9 +365,7 @@ class Simulated:
         """Launch what a capture made; `Graph.launch`."""
         self._outside("launching a graph")
         self.counts.graph_launches += 1
-        self._queue.extend(made)
-        if not self.deferred:
-            self._drain()
+        self.queues.ask(MAIN, *made)
 
     def drop_graph(self, made: Any) -> None:
         """Let go of what a capture made; `Graph.close`. Work that was launched goes on."""
