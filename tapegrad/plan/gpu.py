@@ -5,6 +5,7 @@ Elementwise chains become one kernel each. Reductions, products and all else are
 
 from __future__ import annotations
 
+import functools
 import time
 import weakref
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from ..kernels.cuda import elementwise
 from ..kernels.cuda.devices import Gpu
 from ..kernels.cuda.elementwise import Chain
 from ..kernels.cuda.faults import CaptureUnsafe
-from ..kernels.cuda.template import STATUS, Work
+from ..kernels.cuda.template import MACHINE, STATUS, Work
 from ..kernels.fused import Load, Map
 from ..layouts import Layout, layout
 from ..ops import expression as ex
@@ -35,6 +36,17 @@ WARM = 1  # runs with the same addresses after which they are captured
 MOVES = 1  # of a value, after which memory of the program stands for it
 
 
+def cut(method: Callable) -> Callable:
+    """Cut the launches that a method of a Target makes to its GPU."""
+
+    @functools.wraps(method)
+    def made(self: Target, *args: Any) -> Any:
+        with MACHINE.of(self.gpu.backend.blocks):
+            return method(self, *args)
+
+    return made
+
+
 class Target:
     """What planning asks of one GPU."""
 
@@ -44,6 +56,7 @@ class Target:
         self.gpu = gpu
         self.rules = (*ANYWHERE, with_epilogues) if gpu.has_cublas else ANYWHERE
 
+    @cut
     def single(self, g: Graph, t: Task) -> list[Record]:
         """The launches of a task by itself."""
         values = g.values
@@ -69,6 +82,7 @@ class Target:
         work = elementwise.work(chain((ex.argument(0),), 1, (plain,), x.dtype, ()), (x,), (plain,))
         return to, self.records(g, work, (number, to), 1, f"copy {shape_of(x)}", rows)
 
+    @cut
     def fused(self, g: Graph, group: Group) -> tuple[list[Record], list[Overlay]]:
         """One kernel for a chain of elementwise tasks."""
         kernel = Kernel(g, group, in_nodes=True)

@@ -188,6 +188,7 @@ class Fake:
     CU_MEMHOSTALLOC_PORTABLE = 1
 
     def __init__(self, devices: int = 1, version: int = 13000, memory: int = 1 << 24, deferred: tuple[int, ...] = ()):
+        self.processors = (132,) * devices
         self.queues = Queues(deferred)  # named by the order in which the streams were made
         self.streams = 0
         for kind in ENUMS:
@@ -318,7 +319,7 @@ class Fake:
         return self.total
 
     def do_cuDeviceGetAttribute(self, attribute, device):
-        return {16: 132, 75: 9, 76: 0, 97: 227 << 10}[int(attribute)]
+        return {16: self.processors[device.ordinal], 75: 9, 76: 0, 97: 227 << 10}[int(attribute)]
 
     def do_cuDevicePrimaryCtxRetain(self, device):
         return self.handle("context", ordinal=device.ordinal)

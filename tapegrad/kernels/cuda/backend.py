@@ -15,7 +15,7 @@ from ...ops.registry import Op
 from ..prepare import Prepared, compute_dtype, infer
 from . import elementwise
 from .kernels import ACCEPTS, KERNELS
-from .template import Work
+from .template import MACHINE, Work
 
 
 @dataclass(slots=True)
@@ -29,17 +29,22 @@ class Cuda:
     """Kernels for NVIDIA GPUs.
 
     `runner(op, work, ins, outs, addresses)` runs the launches of a prepared call. `products(ins, outs, attrs)` gives a matrix
-    product as calls of a library, and which inputs to copy; None where it has none.
+    product as calls of a library, and which inputs to copy; None where it has none. blocks: the most of a launch; see `Machine`.
     """
 
     name = "cuda"
 
-    def __init__(self, runner: Callable, products: Callable | None = None):
+    def __init__(self, runner: Callable, products: Callable | None = None, blocks: int | None = None):
         self.runner = runner
         self.products = products
         self.halves = frozenset() if products is None else frozenset({"matmul"})  # as `prepare.CPU.halves`
+        self.blocks = blocks
 
     def prepare(self, op: Op, ins: tuple[Layout, ...], attrs: dict) -> Prepared:
+        with MACHINE.of(self.blocks):
+            return self._prepare(op, ins, attrs)
+
+    def _prepare(self, op: Op, ins: tuple[Layout, ...], attrs: dict) -> Prepared:
         outs, compute, offset = infer(op, ins, attrs)
         if op.kind == "view":
             return CudaPrepared(outs, (), offset=offset)
@@ -54,7 +59,8 @@ class Cuda:
     def into(self, op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...]) -> Prepared:
         """An elementwise op that writes to memory of given layouts."""
         compute = compute_dtype(op, ins, outs)
-        return self._prepared(outs, elementwise.work(elementwise.chain_of(op, ins, outs, compute), ins, outs))
+        with MACHINE.of(self.blocks):
+            return self._prepared(outs, elementwise.work(elementwise.chain_of(op, ins, outs, compute), ins, outs))
 
     def _prepared(self, outs: tuple[Layout, ...], work: Work, copies: tuple[int, ...] = ()) -> Prepared:
         def run(op: Op, ins: list[Layout], outs: list[Layout], addresses: list[int]) -> None:

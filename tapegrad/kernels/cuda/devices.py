@@ -105,7 +105,7 @@ class Gpu:
         self.driver = driver
         self.pool = DevicePool(driver)
         self.failures = Failures(self)
-        self.backend = Cuda(self.run, products.product_work if has_cublas else None)
+        self.backend = Cuda(self.run, products.product_work if has_cublas else None, driver.most_blocks)
         self.staging = Staging(self)
         self.pool.spare = self.staging.release
         self.upload, self.copy = self.staging.upload, driver.copy

@@ -26,6 +26,7 @@ from .graph import Graph
 from .library import device_count, fault_of, properties_of, started
 from .pinned import Pinned, block_at
 from .streams import COPIES, MAIN, Event
+from .template import blocks_for
 from .words import Extent, Function, Words, extents, see_words
 
 LOG = 8192  # bytes of the log of the driver's compiler
@@ -53,6 +54,7 @@ class Driver:
         self._context = self._done(api.cuDevicePrimaryCtxRetain(self._device), "making a context")
         self.enter()
         self.properties = properties_of(api, self._device, self.where)
+        self.most_blocks = blocks_for(self.properties.processors)
         flag = api.CUstream_flags.CU_STREAM_NON_BLOCKING.value
         self._stream = self._done(api.cuStreamCreate(flag), "making a stream")
         self._streams = {MAIN: self._stream, COPIES: self._done(api.cuStreamCreate(flag), "making a stream")}

@@ -73,6 +73,7 @@ class Simulated:
     queues whose work waits until something waits for it, as on a GPU, which shows who forgot to; MAIN, COPIES, or both.
     """
 
+    most_blocks: int | None = None  # launches are cut for all simulated devices alike, in `simulated_driver`
     carves = False  # every block is an allocation of its own, so that kernels cannot leave it unseen
 
     def __init__(

@@ -20,8 +20,10 @@ and what was bound. So no source text is written for these kernels, and the simu
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -297,20 +299,43 @@ def cuda_kernel(*names: str, accepts: Callable[[Layout], bool] | None = None) ->
     return register
 
 
-@dataclass(slots=True)
 class Machine:
-    """What launches are cut to: threads of a block, of a warp, and the most blocks of a launch whose threads loop.
+    """What launches are cut to. block: threads of a block. lanes: of a warp. blocks: the most of a launch whose threads loop.
 
-    Eight blocks of 256 threads fill each of the 132 processors of an H200; smaller GPUs run them in turns.
+    Eight blocks of 256 threads fill a processor (2,048 threads, compute capability 8.0 and 9.0). `blocks` is that of the GPU that
+    this thread prepares launches for, within `of`, and that of an H200 with its 132 processors elsewhere.
     """
 
-    block: int = 256
-    lanes: int = 32
-    blocks: int = 132 * 8
+    def __init__(self) -> None:
+        self.block, self.lanes = 256, 32
+        self._blocks = blocks_for(132)
+        self._here = threading.local()
+
+    @property
+    def blocks(self) -> int:
+        return getattr(self._here, "blocks", None) or self._blocks
+
+    @blocks.setter
+    def blocks(self, most: int) -> None:
+        self._blocks = most
+
+    @contextlib.contextmanager
+    def of(self, most: int | None) -> Iterator[None]:
+        """Cut this thread's launches to that many blocks; None: as elsewhere."""
+        before, self._here.blocks = getattr(self._here, "blocks", None), most
+        try:
+            yield
+        finally:
+            self._here.blocks = before
 
     def grid(self, items: int, block: int | None = None) -> int:
         """Blocks for so many items, one thread each; threads loop where there are more."""
         return max(1, min(-(-items // (block or self.block)), self.blocks))
+
+
+def blocks_for(processors: int) -> int:
+    """The most blocks of a launch on a GPU with so many processors."""
+    return 8 * processors
 
 
 MACHINE = Machine()
