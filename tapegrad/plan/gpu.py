@@ -54,7 +54,7 @@ class Target:
 
     def __init__(self, gpu: Gpu):
         self.gpu = gpu
-        self.rules = (*ANYWHERE, with_epilogues) if gpu.has_cublas else ANYWHERE
+        self.rules = (*ANYWHERE, with_epilogues) if gpu.backend.products else ANYWHERE
 
     @cut
     def single(self, g: Graph, t: Task) -> list[Record]:

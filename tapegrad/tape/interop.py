@@ -190,7 +190,11 @@ def to(self: Tensor, target) -> Tensor:
         if self.requires_grad:
             made.requires_grad = True
         return made
-    return REGISTRY["astype"](self, as_dtype(target))
+    try:
+        dtype = as_dtype(target)
+    except DtypeError as error:
+        raise DtypeError(f'to: {target!r} names no device ("cpu", "cuda:0" and so on) and no dtype: {error}') from None
+    return REGISTRY["astype"](self, dtype)
 
 
 SHOWN = 1000  # elements up to which a repr lists all of them, as in NumPy

@@ -70,6 +70,7 @@ class Staging:
     def upload(self, address: int, source: int, nbytes: int) -> None:
         """Copy from the host; the source may change as soon as this returns."""
         driver = self.driver
+        driver.enter()  # before any lock: in the child of a fork a lock may be held for ever
         if not STAGED <= nbytes <= MOST or driver.capturing:
             driver.upload(address, source, nbytes)  # within a capture it says that this cannot be
             return
@@ -126,6 +127,7 @@ class Staging:
     def download(self, target: int, address: int, nbytes: int) -> None:
         """Copy to the host, when everything asked of MAIN before is done, and wait for it."""
         driver = self.driver
+        driver.enter()
         if nbytes <= PIECE or driver.capturing:
             driver.download(target, address, nbytes)
             return
