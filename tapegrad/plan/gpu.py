@@ -10,10 +10,9 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from ..dtypes import DType, float64
+from ..dtypes import float64
 from ..errors import KernelError
 from ..kernels.blocks import Buffer
 from ..kernels.cuda import elementwise
@@ -21,7 +20,6 @@ from ..kernels.cuda.devices import Gpu
 from ..kernels.cuda.elementwise import Chain
 from ..kernels.cuda.faults import CaptureUnsafe
 from ..kernels.cuda.template import MACHINE, STATUS, Work
-from ..kernels.fused import Load, Map
 from ..layouts import Layout, layout
 from ..ops import expression as ex
 from .emit import Kernel, Overlay, distinct, shape_of, used
@@ -66,7 +64,7 @@ class Target:
         title = f"{t.title} {' '.join([shape_of(x) for x in ins])}"
         if t.kind == MAP:
             assert t.compute is not None
-            work = elementwise.work(chain(t.exprs, len(ins), outs, t.compute, t.truths), ins, outs)
+            work = elementwise.work(elementwise.chain(t.exprs, len(ins), outs, t.compute, t.truths), ins, outs)
             return self.records(g, work, (*t.ins, *t.outs), len(outs), title, t.rows)
         prepared: Any = self.gpu.backend.prepare(t.op, ins, t.attrs)
         numbers, made = list(t.ins), []
@@ -79,7 +77,7 @@ class Target:
         """A value in C order, and the launch that makes it."""
         plain = layout(x.shape, x.dtype, None, x.device)
         to = g.add(plain)
-        work = elementwise.work(chain((ex.argument(0),), 1, (plain,), x.dtype, ()), (x,), (plain,))
+        work = elementwise.work(elementwise.chain((ex.argument(0),), 1, (plain,), x.dtype.compute), (x,), (plain,))
         return to, self.records(g, work, (number, to), 1, f"copy {shape_of(x)}", rows)
 
     @cut
@@ -90,27 +88,30 @@ class Target:
         nodes, numbers = used(kernel.nodes, [node for node, _ in outputs])
         joined = Chain(nodes, tuple([numbers[node] for node, _ in outputs]))
         work = elementwise.work(joined, inputs, tuple([x for _, x in outputs]))
-        made = self.records(g, work, values, len(outputs), title, rows)
-        return [replace(r, moved=moved // len(made)) for r in made], kernel.overlays
+        return self.records(g, work, values, len(outputs), title, rows, moved), kernel.overlays
 
     def records(
-        self, g: Graph, work: Work, values: tuple[int, ...], outputs: int, title: str, rows: tuple[int, ...]
+        self,
+        g: Graph,
+        work: Work,
+        values: tuple[int, ...],
+        outputs: int,
+        title: str,
+        rows: tuple[int, ...],
+        moved: int | None = None,
     ) -> list[Record]:
-        """One record for each launch; scratch memories are values that the plan places."""
+        """One record for each launch; scratch memories are values that the plan places.
+
+        moved: bytes read and written; those of the values where nothing is said.
+        """
         if not work.launches:
             return []
         device = g.values[values[-1]].layout.device
         scratch = tuple([g.add(layout((-(-nbytes // 8),), float64, None, device)) for nbytes in work.scratch])
-        moved = sum([distinct(g.values[v].layout) for v in dict.fromkeys(values)]) // len(work.launches)
-        written = outputs + len(scratch)
-        return [Record(launch, (*values, *scratch), title, rows, moved, written) for launch in work.launches]
-
-
-def chain(exprs: tuple[ex.Node, ...], inputs: int, results: tuple[Layout, ...], compute: DType, truths: tuple) -> Chain:
-    """Expressions of the same inputs as a chain of one step."""
-    places = tuple(range(inputs))
-    maps = [Map(e, places, compute, x.dtype, truths) for e, x in zip(exprs, results, strict=True)]
-    return Chain((*map(Load, places), *maps), tuple(range(inputs, inputs + len(maps))))
+        if moved is None:
+            moved = sum([distinct(g.values[v].layout) for v in dict.fromkeys(values)])
+        each, written = moved // len(work.launches), outputs + len(scratch)
+        return [Record(launch, (*values, *scratch), title, rows, each, written) for launch in work.launches]
 
 
 class Program:
@@ -132,12 +133,16 @@ class Program:
         self._launches: list[Callable[[], None]] | None = None
         self._graphs: OrderedDict[tuple, Any] = OrderedDict()
         self._runs: dict[tuple, int] = {}
-        self._fixed = sorted({self._root(n) for r in plan.records for n in r.values} - set(plan.places))
+        self._fails = any(place is not None for place in self._status)
+        self._graph: Any = None  # that for the present addresses
+        self._fixed = dict.fromkeys(sorted({self._root(n) for r in plan.records for n in r.values} - set(plan.places)))
         self._written = {self._root(n) for r in plan.records for n in r.values[len(r.values) - r.outputs :]}
         self._read = self._reads()
         self._moves: dict[int, int] = {}  # value -> how often another address was bound
         self._staged: dict[int, Buffer] = {}  # value -> memory here that stands for it
         self._targets: dict[int, int] = {}  # value -> where it lies outside
+        self._ahead: list[tuple[int, int, int]] = []  # (value, its memory here, bytes) of those copied before a run
+        self._behind: list[tuple[int, int, int]] = []  # and after it
         lasting = [place for place in self._status if place is not None]
         self._fails = bool(lasting)
         weakref.finalize(self, gpu.failures.give_back, lasting)
@@ -187,9 +192,12 @@ class Program:
                     self.plan.values[value].layout.nbytes, "a value of a session"
                 )
                 self._targets[value], address = address, buffer.address
+                entry = (value, address, self.plan.values[value].layout.nbytes)
+                self._ahead += [entry] if value in self._read else []
+                self._behind += [entry] if value in self._written else []
         if self._addresses.get(value) != address:
             self._addresses[value] = address
-            self._launches = None
+            self._launches = self._graph = None
 
     def address(self, value: int) -> int:
         """Where value number `value` lies now."""
@@ -213,30 +221,31 @@ class Program:
 
     def run(self) -> int:
         """Put all launches into the device's queue. 0: failures come to light when a value is read."""
-        for value in self._staged:
-            if value in self._read:
-                self._copy(self._staged[value].address, self._targets[value], value)
-        self._run()
-        if self._fails:
+        for value, address, nbytes in self._ahead:
+            self.gpu.copy(address, self._targets[value], nbytes)
+        if self._graph is not None:
+            self._graph.launch()
+        else:
+            self._find()
+        if self._fails:  # afterwards: somebody who reads the words meanwhile has not seen these
             self.gpu.failures.pending = True
-        for value in self._staged:
-            if value in self._written:
-                self._copy(self._targets[value], self._staged[value].address, value)
+        for value, address, nbytes in self._behind:
+            self.gpu.copy(self._targets[value], address, nbytes)
         return 0
 
-    def _copy(self, target: int, source: int, value: int) -> None:
-        self.gpu.copy(target, source, self.plan.values[value].layout.nbytes)
-
-    def _run(self) -> None:
+    def _find(self) -> None:
+        """Run, with the graph for the present addresses where there is one, or make it."""
         key = tuple([self._addresses.get(n, 0) for n in self._fixed])
         graph = self._graphs.get(key)
         if graph is not None:
             self._graphs.move_to_end(key)
+            self._graph = graph
             graph.launch()
             return
         if 0 in key:
             raise KernelError(
-                f"value {self._fixed[key.index(0)]} of the program was not bound to memory. This is a fault in tapegrad, not in your code."
+                f"value {list(self._fixed)[key.index(0)]} of the program was not bound to memory. This is a fault in tapegrad, not in "
+                "your code."
             )
         count = self._runs[key] = self._runs.get(key, 0) + 1
         if count > WARM and self.unsafe is None:
@@ -261,7 +270,7 @@ class Program:
         while len(self._graphs) >= GRAPHS:
             _, old = self._graphs.popitem(last=False)
             old.close()
-        self._graphs[key] = graph
+        self._graphs[key] = self._graph = graph
         self._runs.clear()
         graph.launch()
 

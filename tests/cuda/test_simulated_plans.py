@@ -59,6 +59,28 @@ def on_gpu(r: Recorder) -> dict[int, np.ndarray]:
     return {n: spaces.host_copy(buffer.address, p.values[n].layout).copy() for n, buffer in fixed.items()}
 
 
+def test_a_program_follows_its_values():
+    """Where a value is bound elsewhere, the next run reads and writes there: by launches, another graph, or a copy."""
+    r = Recorder()
+    x = r.given(np.zeros(5, np.float32))
+    y = r("tanh", x)
+    r.keep(y)
+    space = spaces.space_of(DEVICE)
+    p = plan(moved(r.segment), gpu.Target(space))
+    program = gpu.Program(p, space.pool.allocate, space)
+    places = [[space.pool.allocate(20) for _ in range(2)] for _ in range(3)]
+    rng = np.random.default_rng(3)
+    for k in (0, 0, 0, 1, 1, 1, 0, 2, 2, 2, 0, 1, 2, 2):
+        source, target = places[k]
+        program.bind(x, source.address)
+        program.bind(y, target.address)
+        data = rng.normal(size=5).astype(np.float32)
+        spaces.put(DEVICE, source.address, data)
+        spaces.put(DEVICE, target.address, np.zeros(5, np.float32))
+        program.run()
+        np.testing.assert_allclose(spaces.host_copy(target.address, p.values[y].layout), np.tanh(data), rtol=1e-6)
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_random_segments(data):

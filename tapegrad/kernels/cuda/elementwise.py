@@ -297,21 +297,26 @@ class Written(Kernel):
         return None if self.functions else self.text
 
 
+def chain(
+    exprs: tuple[ex.Node, ...], inputs: int, results: tuple[Layout, ...], compute: DType, truths: tuple[int, ...] = ()
+) -> Chain:
+    """Expressions of the same inputs as a chain of one step."""
+    places = tuple(range(inputs))
+    maps = [Map(e, places, compute, x.dtype, truths) for e, x in zip(exprs, results, strict=True)]
+    return Chain((*map(Load, places), *maps), tuple(range(inputs, inputs + len(maps))))
+
+
 def chain_of(op: Op, ins: tuple[Layout, ...], outs: tuple[Layout, ...], compute: DType) -> Chain:
     """An elementwise op as a chain of one step."""
-    loads: tuple[Node, ...] = tuple(Load(i) for i in range(len(ins)))
-    places = tuple(range(len(ins)))
     try:
-        expressions = op.expression()
+        return chain(op.expression(), len(ins), outs, compute, op.truths)
     except Unreadable:
         from .user_code import called
 
         function, factors = called(op)
-        return Chain(
-            (*loads, Call(function, places, compute, outs[0].dtype, op.truths, factors, op.title)), (len(ins),)
-        )
-    maps = tuple(Map(n, places, compute, x.dtype, op.truths) for n, x in zip(expressions, outs, strict=True))
-    return Chain((*loads, *maps), tuple(range(len(ins), len(ins) + len(maps))))
+        places = tuple(range(len(ins)))
+        call = Call(function, places, compute, outs[0].dtype, op.truths, factors, op.title)
+        return Chain((*map(Load, places), call), (len(ins),))
 
 
 def work(
