@@ -33,6 +33,11 @@ class Target(Protocol):
     def fused(self, g: Graph, group: Group) -> tuple[list[Record], list[Overlay]]:
         """The kernel calls of several, and what the first can compute in place."""
 
+    def together(
+        self, g: Graph, made: list[Record], overlays: dict[int, list[Overlay]]
+    ) -> tuple[list[Record], dict[int, list[Overlay]]]:
+        """All kernel calls, with what can be one call as one."""
+
 
 def records(g: Graph, groups: list[Group], target: Target) -> tuple[list[Record], dict[int, list[Overlay]]]:
     """The kernel calls of the groups in their order, and by the place of a call, what it can compute in place."""
@@ -368,6 +373,12 @@ class Host:
         """One kernel."""
         kernel = Kernel(g, group)
         return kernel.records(), kernel.overlays
+
+    def together(
+        self, g: Graph, made: list[Record], overlays: dict[int, list[Overlay]]
+    ) -> tuple[list[Record], dict[int, list[Overlay]]]:
+        """As they are: here a call costs next to nothing."""
+        return made, overlays
 
 
 HOST = Host()

@@ -25,6 +25,7 @@ from ..ops import expression as ex
 from .emit import Kernel, Overlay, distinct, shape_of, used
 from .epilogues import with_epilogues
 from .fusion import Group
+from .gpu_segments import together
 from .graph import MAP, Graph, Task
 from .program import Memory, Plan, Record
 from .rewrite import ANYWHERE
@@ -90,6 +91,12 @@ class Target:
         work = elementwise.work(joined, inputs, tuple([x for _, x in outputs]))
         return self.records(g, work, values, len(outputs), title, rows, moved), kernel.overlays
 
+    def together(
+        self, g: Graph, made: list[Record], overlays: dict[int, list[Overlay]]
+    ) -> tuple[list[Record], dict[int, list[Overlay]]]:
+        """The same chain over several arrays is one launch."""
+        return together(g, made, overlays)
+
     def records(
         self,
         g: Graph,
@@ -137,7 +144,6 @@ class Program:
         self._graph: Any = None  # that for the present addresses
         self._fixed = dict.fromkeys(sorted({self._root(n) for r in plan.records for n in r.values} - set(plan.places)))
         self._written = {self._root(n) for r in plan.records for n in r.values[len(r.values) - r.outputs :]}
-        self._read = self._reads()
         self._moves: dict[int, int] = {}  # value -> how often another address was bound
         self._staged: dict[int, Buffer] = {}  # value -> memory here that stands for it
         self._targets: dict[int, int] = {}  # value -> where it lies outside

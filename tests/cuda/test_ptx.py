@@ -17,12 +17,14 @@ import tapegrad as tg
 from tapegrad.dtypes import ALL, HALVES, bool_, float32, float64, int32, int64, uint8
 from tapegrad.errors import KernelError
 from tapegrad.kernels.cuda import door
-from tapegrad.kernels.cuda.elementwise import Chain, work
+from tapegrad.kernels.cuda.elementwise import Chain, chain, work
+from tapegrad.kernels.cuda.segments import Segment, launches
 from tapegrad.kernels.fused import Load, Map
 from tapegrad.layouts import layout
 from tapegrad.ops import expression as ex
 from tapegrad.ops import samples
 from tapegrad.ops.registry import REGISTRY, partial
+from tapegrad.optim import rules
 
 # What libdevice's full-precision functions use inside (CUDA C++ Programming Guide, "Mathematical Functions", has their errors:
 # 0 to 3 ulp): a first guess that is refined, or the hardware's 2**x on a reduced argument. There is no tanh, sin, cos, log2,
@@ -126,8 +128,8 @@ def of_kind(kind: str, dtype):
     count = 2 if kind in ("pow", "arctan2", "mod", "floordiv", "div") else 1
     expression = ex.node(kind, *map(ex.argument, range(count)))
     x = layout((SIZE,), dtype)
-    chain = Chain((*map(Load, range(count)), Map(expression, tuple(range(count)), dtype, dtype)), (count,))
-    return work(chain, (x,) * count, (x,)).launches[0].kernel
+    one = Chain((*map(Load, range(count)), Map(expression, tuple(range(count)), dtype, dtype)), (count,))
+    return work(one, (x,) * count, (x,)).launches[0].kernel
 
 
 @pytest.mark.parametrize("dtype", [float32, float64], ids=lambda d: d.name)
@@ -145,8 +147,8 @@ def test_a_product_that_is_rounded_is_not_contracted(cc):
 
     def text(product: str) -> str:
         expression = ex.node("add", ex.node(product, a, b), c)
-        chain = Chain((*map(Load, range(3)), Map(expression, (0, 1, 2), float32, float32)), (3,))
-        return work(chain, (x,) * 3, (x,)).launches[0].kernel.ptx(cc)
+        one = Chain((*map(Load, range(3)), Map(expression, (0, 1, 2), float32, float32)), (3,))
+        return work(one, (x,) * 3, (x,)).launches[0].kernel.ptx(cc)
 
     assert "fma.rn.f32" in text("mul") and "mul.rn.f32" not in text("mul")
     assert "mul.rn.f32" in text("product") and "fma" not in text("product")
@@ -219,6 +221,24 @@ def check_templates(found: list) -> None:
 def test_rows_are_read_by_groups():
     kernel, plain = harvest.kernels(REGISTRY["sum"], [layout((64, 4096), float32)], axes=(1,), keepdims=False)
     assert "ld.global.v4.f32" in kernel.ptx() and ".v4." not in plain.ptx()
+
+
+@pytest.mark.parametrize("cc", [(7, 5), (9, 0), (10, 0)], ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
+@pytest.mark.parametrize("count", [2, 5, 50])
+def test_an_update_of_several_arrays(count, cc):
+    """Global accesses of 16 bytes, although each block finds its addresses among the parameters; names that stay short."""
+    x = layout((8,), float32)
+    adam = chain(rules.adam.expression(), 11, (x,) * 3, float32)
+    shared = tuple(range(1, 8))
+    arrays = [Segment(1000 + k, (-4 * k, -4 * k - 1, -4 * k - 2, -4 * k - 3)) for k in range(count)]
+    some = [Segment(n, (*p, *shared, p[0], *p[2:])) for n, p in arrays]
+    ((launch, _),) = launches(adam, (float32,) * 11, (float32,) * 3, "vvvvsssssssvvv", some)
+    text = harvest.ptx(launch.kernel, "adam", cc)
+    kind = r"\.global\.v4\.[fb]32"
+    assert len(re.findall("ld" + kind, text)) == 4 and len(re.findall("st" + kind, text)) == 3
+    assert not re.search(r"\b(ld|st)\.([fbu]\d|local)", text), "nothing but global memory and parameters"
+    assert text.count("\t.param .u64") <= 512 and len(text) < 2000 * count + 10_000
+    assert launch.unaligned is not None and ".v4." not in harvest.ptx(launch.unaligned.kernel, "adam", cc)
 
 
 HOT = {

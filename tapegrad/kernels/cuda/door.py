@@ -103,9 +103,12 @@ def compile_ptx(
     arguments: for each parameter "int", or the dtype of the elements at an address, or an array as `type_of` has it, which
     comes as several words. aligned: accesses to neighbouring elements start at multiples of 16 bytes, and are joined
     (`vectors.py`).
+
+    Numba's name of the kernel has the types of all parameters in it, and each parameter's name has that; it gets a short one.
     """
     signature = tuple(map(type_of, arguments))
     ptx, _ = module().compile(function, signature, cc=cc, output="ptx", device=False, abi="numba")
+    ptx = ptx.replace(entry(ptx), f"kernel_{function.__name__}")
     return joined(ptx) if aligned else ptx
 
 

@@ -114,17 +114,28 @@ class Source:
     def add(self, depth: int, *lines: str) -> None:
         self.lines += ["    " * depth + line for line in lines]
 
-    def text(self) -> str:
+    def arguments(self) -> tuple[str, ...]:
+        """The kinds of the kernel's parameters."""
+        f = self.form
+        kinds = [d.name for d in f.operands] + ["uint32"] * len(f.worded)
+        return (*kinds, *("int",) * len(self.words()))
+
+    def words(self) -> list[str]:
+        """The names of the parameters that are integers."""
         f = self.form
         operands = range(len(f.operands))
-        pointers = [f"p{i}" for i in operands] + [f"w{i}" for i in f.worded]
         words = ["n"]
         if f.axes > 1:
             words += ["items"] + [f"e{d}" for d in range(1, f.axes - 1)]
             words += [f"s{i}_{d}" for i in operands for d in range(f.axes)]
         elif "g" in f.moves:
             words += [f"s{i}_0" for i in operands]
-        self.add(0, f"def elementwise({', '.join(pointers + words)}):")
+        return words
+
+    def text(self) -> str:
+        f = self.form
+        pointers = [f"p{i}" for i in range(len(f.operands))] + [f"w{i}" for i in f.worded]
+        self.add(0, f"def elementwise({', '.join(pointers + self.words())}):")
         self.add(1, "thread = cuda.grid(1)", "step = cuda.gridsize(1)")
         if f.axes > 1:
             self.rows()
@@ -253,20 +264,18 @@ def kernel_of(form: Form) -> Kernel:
     key = (form.chain.text(), form.inputs, form.results, form.moves, form.axes, form.group)
     found = _kernels.get(key)
     if found is None:
-        found = _kernels[key] = Written(form)
+        found = _kernels[key] = Written(Source(form))
     return found
 
 
 class Written(Kernel):
     """A kernel whose function is written as text."""
 
-    def __init__(self, form: Form):
-        source = Source(form)
+    def __init__(self, source: Source):
+        self.source, self.form = source, source.form
         self.text, self.functions = source.text(), source.functions
-        self.nodes = form.chain.nodes
-        operands = [d.name for d in form.operands] + ["uint32"] * len(form.worded)
-        words = self.text.partition("(")[2].partition(")")[0].count(",") + 1 - len(operands)
-        super().__init__(Source.text, (*operands, *("int",) * words), aligned=form.group > 1)
+        self.nodes = self.form.chain.nodes
+        super().__init__(Source.text, source.arguments(), aligned=self.form.group > 1)
         self.name = "elementwise"
 
     def __repr__(self) -> str:
