@@ -11,7 +11,7 @@ from ..kernels.launch import Step
 from ..kernels.prepare import backend
 from ..layouts import Layout, layout
 from ..ops import expression as ex
-from .fusion import FULL, ROW, Group
+from .fusion import FULL, ROW, Group, Limits
 from .graph import MAP, REDUCE, Graph, Task
 from .program import Record
 from .rewrite import ON_HOST, Rule
@@ -25,7 +25,7 @@ class Target(Protocol):
     """What planning asks of a device."""
 
     rules: tuple[Rule, ...]  # that rewrite its graphs
-    reduces: bool  # whether its fused kernels reduce
+    limits: Limits  # of its fused kernels
 
     def single(self, g: Graph, t: Task) -> list[Record]:
         """The kernel calls of a task by itself."""
@@ -363,7 +363,7 @@ class Kernel:
 class Host:
     """The CPU: every rule, and fused kernels that reduce."""
 
-    rules, reduces = ON_HOST, True
+    rules, limits = ON_HOST, Limits()
 
     def single(self, g: Graph, t: Task) -> list[Record]:
         """The kernel calls of a task by itself."""

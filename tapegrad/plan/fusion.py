@@ -18,8 +18,20 @@ MOST_NODES = 128  # operations of one kernel
 MATH_WEIGHT = 10  # operations that exp, tanh and their like count as: each is a polynomial of some 20 instructions
 MOST_OPERANDS = 24
 FULL, ROW, OUT = "full", "row", "out"  # where a result is known: at every element, once a row, or not before the end
-# elements up to which a reduction of a whole array is that of one row, which the kernel can go on with
-AS_ROW = 1 << 16
+
+
+class Limits(NamedTuple):
+    """What fused kernels of a device can do.
+
+    as_row: elements up to which a reduction of a whole array is that of one row, which the kernel can go on with. mixed: one kernel
+    can do things row by row and reduce columns. few, long: with fewer rows than that, of more elements, rows are no kernel's
+    business, because each belongs to one thread or team.
+    """
+
+    as_row: int = 1 << 16
+    mixed: bool = True
+    few: int = 0
+    long: int = 0
 
 
 class Group:
@@ -56,12 +68,10 @@ class Fit(NamedTuple):
 class Fusion:
     """Gathers the tasks of a graph into groups."""
 
-    def __init__(self, g: Graph, reduces: bool = True):
+    def __init__(self, g: Graph, limits: Limits = Limits()):  # noqa: B008  a tuple
         self.g = g
         self.values = g.values
-        self.reducing = (
-            reduces  # whether the device's fused kernels reduce, and so have results that are known once a row
-        )
+        self.limits = limits
         self.last = 0.0
         self.readers = g.readers()
 
@@ -104,7 +114,7 @@ class Fusion:
         group = Group(self.last, space, t.kind != CALL)
         level = FULL
         if t.kind == REDUCE:
-            found = reduced(self.domain(t), t.axes) if self.reducing else None
+            found = reduced(self.domain(t), t.axes)
             fit = None if found is None else self.reduces(space, found)
             if fit is None:
                 group.fusible = False
@@ -142,6 +152,8 @@ class Fusion:
         if size + len(t.ins) + len(t.outs) > MOST_OPERANDS:
             return None
         found = self.spaces(t, group)
+        if found is not None and not self.one_way([self.way(t, found.level, found.lifts), *self.ways(group.tasks)]):
+            return None
         if found is None or not all(self.readable(i, t, group, found) for i in t.ins):
             return None
         for o in t.outs:
@@ -169,8 +181,6 @@ class Fusion:
 
     def spaces(self, t: Task, group: Group) -> Fit | None:
         """The space in which both can be walked."""
-        if t.kind == REDUCE and not self.reducing:
-            return None
         shape = self.domain(t)
         c = cuts(shape)
         n = c[-1] if c else 1
@@ -188,13 +198,7 @@ class Fusion:
         if space.split and n * space.split == space.size:
             both = merged(space.cuts, by_rows(c, space.split))
             return None if both is None else Fit(Shape(both, space.split), ROW)
-        if (
-            self.reducing
-            and not space.split
-            and n > space.size
-            and n % space.size == 0
-            and all(m.level == FULL for m in group.tasks)
-        ):
+        if not space.split and n > space.size and n % space.size == 0 and all(m.level == FULL for m in group.tasks):
             width = n // space.size
             both = merged(c, by_rows(space.cuts, width))
             if both is not None and any(self.g.roots[i] in group.made for i in t.ins):
@@ -204,15 +208,32 @@ class Fusion:
     def reduces(self, space: Shape, kind: Reduced) -> Fit | None:
         """How a reduction of the whole space fits into it."""
         if kind.over == "all":
-            if space.size <= AS_ROW and space.split in (0, space.size):
+            if space.size <= self.limits.as_row and space.split in (0, space.size):
                 return Fit(Shape(space.cuts, space.size), ROW)
             return Fit(space, OUT)
         if space.split not in (0, kind.width):
             return None
         both = merged(space.cuts, (kind.width, space.size))
-        if both is None:
+        if both is None or (
+            kind.over == "row" and kind.width > self.limits.long and space.size < self.limits.few * kind.width
+        ):
             return None
         return Fit(Shape(both, kind.width), ROW if kind.over == "row" else OUT)
+
+    def way(self, t: Task, level: str, lifts: bool = False) -> str:
+        """ "row" for what is done row by row, "columns" for a reduction of columns, "" for all else."""
+        if level == ROW or lifts:
+            return ROW
+        kind = reduced(self.domain(t), t.axes) if level == OUT else None
+        return "columns" if kind is not None and kind.over == "columns" else ""
+
+    def ways(self, tasks: list[Task]) -> list[str]:
+        """The same of tasks in a group; nothing where it does not matter."""
+        return [] if self.limits.mixed else [self.way(t, t.level) for t in tasks]
+
+    def one_way(self, ways: list[str]) -> bool:
+        """True where one kernel can do all of it."""
+        return self.limits.mixed or not (ROW in ways and "columns" in ways)
 
     def readable(self, i: int, t: Task, group: Group, fit: Fit) -> bool:
         """True where the kernel of the group has value `i` at hand when it comes to the task, or can load it."""
@@ -341,6 +362,8 @@ class Fusion:
         if len(loads) + results > MOST_OPERANDS:
             return None
         lifts = False
+        if not self.one_way(self.ways([*a.tasks, *b.tasks])):
+            return None
         if a.space.size == b.space.size:
             if a.space.split and b.space.split and a.space.split != b.space.split:
                 return None
@@ -349,6 +372,8 @@ class Fusion:
         elif (
             not a.space.split and b.space.split * a.space.size == b.space.size and all(t.level == FULL for t in a.tasks)
         ):
+            if not self.one_way([ROW, *self.ways(b.tasks)]):
+                return None
             lifts, split = True, b.space.split
             both = merged(by_rows(a.space.cuts, split), b.space.cuts)
         else:

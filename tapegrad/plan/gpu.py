@@ -15,20 +15,21 @@ from typing import Any
 from ..dtypes import float64
 from ..errors import KernelError
 from ..kernels.blocks import Buffer
-from ..kernels.cuda import elementwise
+from ..kernels.cuda import elementwise, fused_reduce
 from ..kernels.cuda.devices import Gpu
 from ..kernels.cuda.elementwise import Chain
 from ..kernels.cuda.faults import CaptureUnsafe
 from ..kernels.cuda.template import MACHINE, STATUS, Work
+from ..kernels.fused import Fused, Reduce
 from ..layouts import Layout, layout
 from ..ops import expression as ex
 from .emit import Kernel, Overlay, distinct, shape_of, used
 from .epilogues import with_epilogues
-from .fusion import Group
+from .fusion import OUT, Group, Limits
 from .gpu_segments import together
-from .graph import MAP, Graph, Task
+from .graph import MAP, REDUCE, Graph, Task
 from .program import Memory, Plan, Record
-from .rewrite import ANYWHERE
+from .rewrite import ON_GPU
 
 GRAPHS = 8  # of a program, for different addresses of the values that it does not own
 WARM = 1  # runs with the same addresses after which they are captured
@@ -49,11 +50,12 @@ def cut(method: Callable) -> Callable:
 class Target:
     """What planning asks of one GPU."""
 
-    reduces = False
+    # as_row: 16 elements for each thread of the one block that then has them
+    limits = Limits(as_row=4096, mixed=False, few=64, long=1 << 15)
 
     def __init__(self, gpu: Gpu):
         self.gpu = gpu
-        self.rules = (*ANYWHERE, with_epilogues) if gpu.backend.products else ANYWHERE
+        self.rules = (*ON_GPU, with_epilogues) if gpu.backend.products else ON_GPU
 
     @cut
     def single(self, g: Graph, t: Task) -> list[Record]:
@@ -67,6 +69,8 @@ class Target:
             assert t.compute is not None
             work = elementwise.work(elementwise.chain(t.exprs, len(ins), outs, t.compute, t.truths), ins, outs)
             return self.records(g, work, (*t.ins, *t.outs), len(outs), title, t.rows)
+        if t.kind == REDUCE and t.group.fusible and t.level == OUT and t.group.space.split:
+            return self.fused(g, t.group)[0]  # of columns: its tiles have more threads than an eager op's kernel
         prepared: Any = self.gpu.backend.prepare(t.op, ins, t.attrs)
         numbers, made = list(t.ins), []
         for i in prepared.copies:
@@ -83,12 +87,16 @@ class Target:
 
     @cut
     def fused(self, g: Graph, group: Group) -> tuple[list[Record], list[Overlay]]:
-        """One kernel for a chain of elementwise tasks."""
+        """One kernel for a chain of elementwise tasks and reductions, and those that finish the latter."""
         kernel = Kernel(g, group, in_nodes=True)
         values, inputs, outputs, title, rows, moved = kernel.gather()
         nodes, numbers = used(kernel.nodes, [node for node, _ in outputs])
-        joined = Chain(nodes, tuple([numbers[node] for node, _ in outputs]))
-        work = elementwise.work(joined, inputs, tuple([x for _, x in outputs]))
+        written = tuple([(numbers[node], x) for node, x in outputs])
+        if any(isinstance(n, Reduce) for n in nodes):
+            work = fused_reduce.work(Fused(kernel.shape, kernel.row, inputs, nodes, written))
+        else:
+            joined = Chain(nodes, tuple([node for node, _ in written]))
+            work = elementwise.work(joined, inputs, tuple([x for _, x in written]))
         return self.records(g, work, values, len(outputs), title, rows, moved), kernel.overlays
 
     def together(

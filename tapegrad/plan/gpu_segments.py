@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..kernels.cuda.elementwise import Form, Written
+from ..kernels.cuda.elementwise import Form, Source, Written
 from ..kernels.cuda.segments import Segment, launches
 from ..kernels.cuda.template import Launch
 from .graph import Graph
@@ -65,6 +65,8 @@ def form_of(g: Graph, r: Record) -> Form | None:
     """What an elementwise launch computes that can be one of several segments; None of any other record."""
     step = r.step
     if not isinstance(step, Launch) or not isinstance(step.kernel, Written):
+        return None
+    if type(step.kernel.source) is not Source:
         return None
     form = step.kernel.form
     count = len(form.operands)

@@ -25,7 +25,7 @@ def plan(segment: Segment, target: Target = HOST) -> Plan:
     g.live()
     g.order()
     weigh(g)
-    made, overlays = target.together(g, *records(g, Fusion(g, target.reduces).run(), target))
+    made, overlays = target.together(g, *records(g, Fusion(g, target.limits).run(), target))
     check_order(g, made)
     places, arena = lay_out(g.values, made, overlays)
     values = segment.values

@@ -189,6 +189,7 @@ def read_results(
     t.exprs, t.ins = shown, tuple([ins[i] for i in reads])
 
 
-# The rules in their order: those for any device, and those that lead to kernels that only the host has.
+# The rules in their order: those for any device, for GPUs, and those that lead to kernels that only the host has.
 ANYWHERE: tuple[Rule, ...] = (without_copies, with_results, Graph.live, assemble, join, in_place, read_in_parts)
+ON_GPU: tuple[Rule, ...] = (*ANYWHERE[:-1], in_stages, read_in_parts)
 ON_HOST: tuple[Rule, ...] = (*ANYWHERE[:-1], sums, batched, into_place, in_stages, read_in_parts)

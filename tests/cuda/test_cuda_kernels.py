@@ -168,9 +168,13 @@ def test_ptx_is_stored(compiled):
 def test_ptx_of_written_kernels_is_stored(compiled):
     x, chain = layout((64,), tapegrad.float32), movement.COPY
     form = elementwise.Form(chain, (x.dtype,), (x.dtype,), "vv", 1, 4)
-    assert elementwise.Written(form).ptx((9, 0)) == elementwise.Written(form).ptx((9, 0)) == "ptx 1"
+    assert (
+        elementwise.Written(elementwise.Source(form)).ptx((9, 0))
+        == elementwise.Written(elementwise.Source(form)).ptx((9, 0))
+        == "ptx 1"
+    )
     double = elementwise.Form(chain, (tapegrad.float64,), (tapegrad.float64,), "vv", 1, 4)
-    assert elementwise.Written(double).ptx((9, 0)) == "ptx 2"
+    assert elementwise.Written(elementwise.Source(double)).ptx((9, 0)) == "ptx 2"
 
 
 def test_inline_functions_by_other_names(compiled):
@@ -193,4 +197,6 @@ def test_ptx_of_other_peoples_functions_is_not_stored(compiled):
     assert made[0].ptx((9, 0)) != made[1].ptx((9, 0))
     called = elementwise.Chain((Load(0), elementwise.Call(own, (0,), tapegrad.float32, tapegrad.float32)), (1,))
     form = elementwise.Form(called, (tapegrad.float32,), (tapegrad.float32,), "vv", 1, 1)
-    assert elementwise.Written(form).ptx((9, 0)) != elementwise.Written(form).ptx((9, 0))
+    assert elementwise.Written(elementwise.Source(form)).ptx((9, 0)) != elementwise.Written(
+        elementwise.Source(form)
+    ).ptx((9, 0))

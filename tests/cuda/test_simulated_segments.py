@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_rows import Recorder, one_by_one
+from plan_rows import NAMED, Recorder, one_by_one
 from test_simulated_plans import DEVICE, moved, on_gpu, simulator  # noqa: F401  the fixture
 
 import tapegrad as tg
@@ -181,15 +181,9 @@ def test_random_chains_over_several_arrays(data):
         elif op == "take" and r.layout(n).ndim:
             r.keep(r("take_kernel", n, seven, axis=0))
         elif op == "assign" and n in r.arrays:
-            r.assign(registry_multiply(), (n,), n, n)
+            r.assign(NAMED["multiply"], (n,), n, n)
     r.keep(*[n for n in known + flags if data.draw(st.booleans())])
     agrees(r)
-
-
-def registry_multiply():
-    from plan_rows import NAMED
-
-    return NAMED["multiply"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +200,7 @@ def registry_multiply():
 def test_a_session_updates_all_parameters_at_once(make):
     def trained(device, session):
         tg.seed(0)
-        model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1), nn.Linear(1, 2)).to(device)
+        model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Linear(4, 2)).to(device)
         optimizer, rng = make(list(model.parameters())), np.random.default_rng(0)
         for _ in range(6):
             with session:

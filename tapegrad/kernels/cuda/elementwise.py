@@ -27,10 +27,10 @@ from ...ops import expression as ex
 from ...ops.reader import Unreadable
 from ...ops.registry import Op
 from ..elementwise import aligned, merged
-from ..fused import Load, Map
+from ..fused import Load, Map, Reduce
 from .functions import namespace
 from .scalar import Body, Lines, Value
-from .template import MACHINE, Kernel, Launch, Work, storage
+from .template import MACHINE, Kernel, Launch, Work, specialised, storage
 
 GROUP = 4  # elements of 4 bytes in an access of 16; of 8 bytes in two accesses
 PAIRS = 8  # elements of a group where an operand has elements of two bytes
@@ -53,7 +53,7 @@ class Call:
     title: str = ""  # of the op, for errors
 
 
-Node = Load | Map | Call
+Node = Load | Map | Reduce | Call  # reductions are for the kernels of reduce_text.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class Chain:
                 parts.append(f"load {n.operand}")
             elif isinstance(n, Map):
                 parts.append(f"{ex.text((n.expression,))} {n.args} {n.compute.name} {n.result.name} {n.truths}")
+            elif isinstance(n, Reduce):
+                parts.append(f"{n.kind} {n.arg} {n.over} {n.result.name}")
             else:
                 parts.append(f"{id(n.function)} {n.args} {n.compute.name} {n.result.name} {n.truths} {n.factors}")
         return "; ".join([*parts, repr(self.outputs)])
@@ -201,14 +203,16 @@ class Source:
         for j, i in enumerate(range(len(f.inputs), len(f.operands))):
             self.store(depth, i, places[i], [values[j].text for values in made])
 
-    def load(self, depth: int, i: int, place: str, group: int) -> None:
+    def load(self, depth: int, i: int, place: str, group: int, first: int = 0) -> None:
+        """Reads `group` elements of operand i from a place on, as numbers x{i}_{first} and so on."""
         if group > 1 and i in self.form.worded:
             self.add(depth, f"f{i} = ({place}) // 4")
             for word in range(group // 4):
                 self.add(depth, f"u{i} = w{i}[f{i} + {word}]")
-                self.add(depth, *[f"x{i}_{4 * word + k} = uint8((u{i} >> {8 * k}) & 255)" for k in range(4)])
+                names = [f"x{i}_{first + 4 * word + k}" for k in range(4)]
+                self.add(depth, *[f"{x} = uint8((u{i} >> {8 * k}) & 255)" for k, x in enumerate(names)])
             return
-        self.add(depth, *[f"x{i}_{lane} = p{i}[{place} + {lane}]" for lane in range(group)])
+        self.add(depth, *[f"x{i}_{first + lane} = p{i}[{place} + {lane}]" for lane in range(group)])
 
     def store(self, depth: int, i: int, place: str, values: list[str]) -> None:
         if len(values) > 1 and i in self.form.worded:
@@ -221,27 +225,41 @@ class Source:
 
     def chain(self, lines: Lines, lane: int) -> list[Value]:
         """The chain's outputs for one element, as numbers that can be stored."""
-        f = self.form
         values: list[Value] = []
         bodies: dict[tuple, Body] = {}
-        for n in f.chain.nodes:
+        for n in self.form.chain.nodes:
             if isinstance(n, Load):
-                dtype = f.inputs[n.operand]
-                v = Value(f"c{n.operand}" if f.moves[n.operand] == "s" else f"x{n.operand}_{lane}", storage(dtype))
-                values.append(lines.cast(v, bool_) if dtype is bool_ else Value(v.text, dtype))
-                continue
-            args = [lines.cast(values[a], bool_ if k in n.truths else n.compute) for k, a in enumerate(n.args)]
-            if isinstance(n, Call):
-                values.append(self.call(lines, n, args))
-                continue
-            key = (n.args, n.compute, n.truths)
-            body = bodies.get(key)
-            if body is None:
-                body = bodies[key] = Body(lines, args, n.compute)
-            (v,) = body.outputs((n.expression,))
-            values.append(lines.cast(v, n.result))
-        outs = [values[k] for k in f.chain.outputs]
-        return [lines.let(f"uint8({v.text})", storage(bool_)) if v.dtype is bool_ else v for v in outs]
+                i = n.operand
+                values.append(self.loaded(lines, i, f"c{i}" if self.form.moves[i] == "s" else f"x{i}_{lane}"))
+            else:
+                assert not isinstance(n, Reduce)
+                values.append(self.computed(lines, n, [values[a] for a in n.args], bodies))
+        return [self.stored(lines, values[k]) for k in self.form.chain.outputs]
+
+    def loaded(self, lines: Lines, i: int, name: str) -> Value:
+        """The number of input i that was read under that name."""
+        dtype = self.form.inputs[i]
+        return lines.cast(Value(name, storage(bool_)), bool_) if dtype is bool_ else Value(name, dtype)
+
+    def computed(self, lines: Lines, n: Map | Call, values: list[Value], bodies: dict[tuple, Body]) -> Value:
+        """The value of a node; `bodies`: what was computed in these lines, by the arguments."""
+        args = [lines.cast(v, bool_ if k in n.truths else n.compute) for k, v in enumerate(values)]
+        if isinstance(n, Call):
+            return self.call(lines, n, args)
+        key = (n.args, n.compute, n.truths)
+        body = bodies.get(key)
+        if body is None:
+            body = bodies[key] = Body(lines, args, n.compute)
+        (v,) = body.outputs((n.expression,))
+        return lines.cast(v, n.result)
+
+    def stored(self, lines: Lines, v: Value) -> Value:
+        """A value as what memory holds."""
+        return lines.let(f"uint8({v.text})", storage(bool_)) if v.dtype is bool_ else v
+
+    def scope(self) -> dict[str, object]:
+        """Globals of the function beside those of all kernels: functions of tapegrad's that the text names."""
+        return {}
 
     def call(self, lines: Lines, n: Call, args: list[Value]) -> Value:
         name = f"function{len(self.functions)}"
@@ -285,9 +303,9 @@ class Written(Kernel):
         if self._function is None:
             name = f"<elementwise kernel {id(self):x} for CUDA>"
             linecache.cache[name] = (len(self.text), None, self.text.splitlines(keepends=True), name)  # for errors
-            scope: dict = dict(namespace()) | self.functions
+            scope: dict = dict(namespace()) | self.functions | self.source.scope()
             exec(compile(self.text, name, "exec"), scope)
-            self._function = scope["elementwise"]
+            self._function = specialised(scope["elementwise"], scope)
         assert self._function is not None
         return self._function
 
@@ -360,12 +378,20 @@ def work(
     plain = _launch(*cut, 1)
     sizes = {x.dtype.itemsize for x in operands}
     group = BYTES if sizes == {1} else PAIRS if 2 in sizes else GROUP
-    if not _grouped(moves, extents, strides, group):
+    if not grouped(moves, extents, strides, group):
         return Work((plain,))
     return Work((_launch(*cut, group, plain),))
 
 
-def _grouped(moves: str, extents: list[int], strides: list[list[int]], group: int) -> bool:
+def words_of(moves: str, extents: list[int], strides: list[list[int]], group: int) -> tuple[int, ...]:
+    """What `Source.words` names."""
+    if len(extents) > 1:
+        items = math.prod(extents) // group
+        return (extents[-1], items, *extents[1:-1], *(s for each in strides for s in each))
+    return (extents[-1], *(each[0] for each in strides if "g" in moves))
+
+
+def grouped(moves: str, extents: list[int], strides: list[list[int]], group: int) -> bool:
     """Whether groups of elements lie side by side, each from a multiple of its length on."""
     if "g" in moves or math.prod(extents) < group:
         return False
@@ -379,13 +405,7 @@ def _launch(
     chain, dtypes, moves, extents, strides, places, shifts, group: int, unaligned: Launch | None = None
 ) -> Launch:
     form = Form(chain, dtypes[0], dtypes[1], moves, len(extents), group)
-    kernel = kernel_of(form)
-    words: tuple[int, ...] = (extents[-1],)
-    items = math.prod(extents) // group
-    if len(extents) > 1:
-        words += (items, *extents[1:-1], *(s for each in strides for s in each))
-    elif "g" in moves:
-        words += tuple(each[0] for each in strides)
+    kernel, items, words = kernel_of(form), math.prod(extents) // group, words_of(moves, extents, strides, group)
     extra = tuple(places[i] for i in form.worded)
     if shifts and extra:
         shifts = (*shifts, *(shifts[i] for i in form.worded))
