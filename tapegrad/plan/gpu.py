@@ -148,10 +148,10 @@ class Program:
         self._launches: list[Callable[[], None]] | None = None
         self._graphs: OrderedDict[tuple, Any] = OrderedDict()
         self._runs: dict[tuple, int] = {}
-        self._fails = any(place is not None for place in self._status)
         self._graph: Any = None  # that for the present addresses
         self._fixed = dict.fromkeys(sorted({self._root(n) for r in plan.records for n in r.values} - set(plan.places)))
         self._written = {self._root(n) for r in plan.records for n in r.values[len(r.values) - r.outputs :]}
+        self._read = self._reads()
         self._moves: dict[int, int] = {}  # value -> how often another address was bound
         self._staged: dict[int, Buffer] = {}  # value -> memory here that stands for it
         self._targets: dict[int, int] = {}  # value -> where it lies outside

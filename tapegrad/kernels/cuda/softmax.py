@@ -22,7 +22,6 @@ from .blocks import larger, team_combine, team_maximum
 from .names import BLOCK, INF, TEAM, T, cuda, exp, exp_f64, float64, int32, int64, log
 from .template import MACHINE, STATUS, Kernel, Launch, Template, Work, cuda_kernel, inline, spread, template
 
-
 KEPT = 32 << 10  # bytes of rows that a block keeps: seven such blocks have the 227 KiB of a processor of an H200
 LOG: bool = False  # bound: the logarithm of softmax
 SLOTS: int = 0  # bound: elements that a block keeps
