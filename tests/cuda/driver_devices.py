@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 
 import numpy as np
+import pytest
 from fake_bindings import Fake
 
 from tapegrad.kernels.cuda.driver import Driver
@@ -39,6 +40,18 @@ def made(kind: str, **settings):
     api = Fake(**settings)
     api.kernels[b"add"], api.words[b"add"] = fake_add, 3
     return Driver(api=api)
+
+
+@pytest.fixture(name="device", params=["driver", "simulated"])
+def either_device(request):
+    """A device of each kind in turn, for the tests that import this."""
+    return made(request.param)
+
+
+@pytest.fixture(name="driver")
+def stand_in_driver():
+    """A driver on the stand-in for NVIDIA's bindings."""
+    return made("driver")
 
 
 def adding(device):

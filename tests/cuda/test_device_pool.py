@@ -5,22 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
-from driver_devices import made
+from driver_devices import either_device, made, stand_in_driver  # noqa: F401  fixtures
 
 from tapegrad.errors import OutOfMemory
 from tapegrad.kernels.blocks import class_size
 from tapegrad.kernels.cuda.faults import ContextLost
 from tapegrad.kernels.cuda.pool import DevicePool
-
-
-@pytest.fixture(params=["driver", "simulated"])
-def device(request):
-    return made(request.param)
-
-
-@pytest.fixture
-def driver():
-    return made("driver")
 
 
 @pytest.mark.parametrize("kind", ["driver", "simulated"])

@@ -8,23 +8,12 @@ import threading
 
 import numpy as np
 import pytest
-from driver_devices import adding, get, made, put
+from driver_devices import adding, either_device, get, made, put, stand_in_driver  # noqa: F401  fixtures
 
 from tapegrad.errors import KernelError, OutOfMemory
 from tapegrad.kernels.cuda.faults import CaptureUnsafe
 from tapegrad.kernels.cuda.streams import COPIES, MAIN
 from tapegrad.kernels.cuda.words import Words
-
-
-@pytest.fixture(params=["driver", "simulated"])
-def device(request):
-    return made(request.param)
-
-
-@pytest.fixture
-def driver():
-    return made("driver")
-
 
 # copies and launches
 

@@ -13,7 +13,18 @@ from pathlib import Path
 
 import fake_bindings
 import pytest
-from driver_devices import ADD, BINDINGS, adding, fake_add, get, made, put, simulated_add
+from driver_devices import (  # noqa: F401  fixtures
+    ADD,
+    BINDINGS,
+    adding,
+    either_device,
+    fake_add,
+    get,
+    made,
+    put,
+    simulated_add,
+    stand_in_driver,
+)
 from fake_bindings import SIGNATURES, CUresult, Fake
 
 from tapegrad.errors import KernelError, OutOfMemory, TapeError
@@ -21,17 +32,6 @@ from tapegrad.kernels.cuda import library
 from tapegrad.kernels.cuda.driver import Driver
 from tapegrad.kernels.cuda.faults import COMPILING, LOST, MISSING, CaptureUnsafe, ContextLost, DriverMissing, NotLoaded
 from tapegrad.kernels.cuda.words import Words
-
-
-@pytest.fixture(params=["driver", "simulated"])
-def device(request):
-    return made(request.param)
-
-
-@pytest.fixture
-def driver():
-    return made("driver")
-
 
 # statuses
 
