@@ -5,10 +5,13 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from emulated_cublas import Emulated
+from emulated_products import gpu_with_products
 from registry_cases import params
 
 import tapegrad as tg
 from tapegrad import nn, optim
+from tapegrad.kernels.cuda.gemm import COMPUTE, TYPES
 from tapegrad.ops import samples
 
 ARRAYS = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -115,3 +118,38 @@ def test_training_in_a_session(half, monkeypatch):
         np.testing.assert_allclose(got[0], wanted[0], rtol=8 * EPS[half])
         for p, q in zip(got[1], wanted[1], strict=True):
             np.testing.assert_allclose(p, q, atol=0.01)
+
+
+@both
+def test_products_of_halves_are_the_librarys(half, monkeypatch, rng):
+    """cuBLAS gets the halves themselves, and sums in float32; of a parameter's gradient as of the layer's result."""
+    device, _, calls = gpu_with_products(monkeypatch, Emulated())
+    a, b = rng.normal(size=(5, 7)).astype(ARRAYS[half]), rng.normal(size=(7, 3)).astype(ARRAYS[half])
+    x, y = tg.tensor(a, device=device), tg.tensor(b, device=device)
+    exact = (a.astype(np.float64) @ b.astype(np.float64)).astype(ARRAYS[half]).astype(np.float64)
+    np.testing.assert_allclose(wide(x @ y), exact, rtol=2 * EPS[half], atol=1e-6)
+
+    def trained(where: str):
+        tg.seed(0)
+        numbers = np.random.default_rng(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).to(where)
+        optimizer, session, found = optim.SGD(model.parameters(), lr=0.1), tg.Session(), []
+        for _ in range(6):
+            given = tg.tensor(numbers.normal(size=(4, 6)).astype(np.float32), device=where)
+            with session:
+                with tg.autocast(half):
+                    loss = (model(given) ** 2).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            found.append(loss)
+        assert session.stats.replays >= 3
+        return [t.item() for t in found] + [wide(p.grad) for p in model.parameters()]
+
+    del calls[:]
+    for got, wanted in zip(trained(device), trained("cpu"), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=4 * EPS[half] * np.abs(wanted).max())
+    assert len(calls) >= 2 * 5  # those of the passes before the graph that repeats them
+    assert {(c.first.type, c.second.type, c.result.type, c.compute) for c in calls} == {
+        (TYPES[half], TYPES[half], TYPES[half], COMPUTE["float32"])
+    }
