@@ -12,10 +12,10 @@ WIDTH = 1024
 ELEMENTWISE, REDUCTION = 0.90, 0.85  # of the copy's bandwidth
 
 
-def _array(*shape: int):
+def _array(*shape: int, dtype: str = "float32"):
     import tapegrad as tg
 
-    return tg.normal(size=shape, device=DEVICE)
+    return tg.normal(size=shape, device=DEVICE).astype(dtype)
 
 
 @cache
@@ -32,7 +32,7 @@ def _copy() -> Outcome:
     return Outcome(f"{copied() / 1e12:.2f} TB/s")
 
 
-def _share(make: Callable[[], Callable[[], object]], arrays: int, least: float) -> Outcome:
+def _share(make: Callable[[], Callable[[], object]], arrays: float, least: float) -> Outcome:
     """make: gives the call; arrays: how many arrays of 256 MiB it cannot but read or write."""
     seconds = device_seconds({"call": make()})["call"]
     rate = 4 * ELEMENTS * arrays / seconds
@@ -40,9 +40,20 @@ def _share(make: Callable[[], Callable[[], object]], arrays: int, least: float) 
     return Outcome(f"{rate / 1e12:.2f} TB/s, {share:.0%} of the copy", share >= least)
 
 
-def _add():
-    x, y = _array(ELEMENTS), _array(ELEMENTS)
+def _add(dtype: str = "float32"):
+    x, y = (_array(_count(dtype), dtype=dtype) for _ in range(2))
     return lambda: x + y
+
+
+def _count(dtype: str) -> int:
+    """Elements of 256 MiB."""
+    return ELEMENTS if dtype == "float32" else 2 * ELEMENTS
+
+
+def _cast():
+    """Reads 256 MiB of float32, writes half of that."""
+    x = _array(ELEMENTS)
+    return lambda: x.astype("bfloat16")
 
 
 def _own_copy():
@@ -64,11 +75,11 @@ def _broadcast():
     return lambda: x * row
 
 
-def _chain():
+def _chain(dtype: str = "float32"):
     """Six functions and five products and sums of one array, in a session."""
     import tapegrad as tg
 
-    x, session = _array(ELEMENTS), tg.Session()
+    x, session = _array(_count(dtype), dtype=dtype), tg.Session()
 
     def step():
         with session, tg.no_grad():
@@ -80,6 +91,19 @@ def _chain():
 def _sum(axis: int | None):
     x = _array(ELEMENTS // WIDTH, WIDTH)
     return lambda: x.sum(axis)
+
+
+def _sum_of_halves():
+    """In a session, where the conversion to float32 is part of the sum's kernel."""
+    import tapegrad as tg
+
+    x, session = _array(2 * ELEMENTS // WIDTH, WIDTH, dtype="bfloat16"), tg.Session()
+
+    def step():
+        with session, tg.no_grad():
+            return x.sum(1)
+
+    return step
 
 
 def _softmax():
@@ -96,8 +120,10 @@ def _layer_norm():
     return lambda: F.layer_norm(x, (WIDTH,), scale, shift, 1e-5)
 
 
-def _row(what: str, make: Callable[[], Callable[[], object]], arrays: int, least: float) -> Row:
-    return Row(f"{what}, float32, 256 MiB", f"≥ {least:.0%} of the copy", partial(_share, make, arrays, least))
+def _row(
+    what: str, make: Callable[[], Callable[[], object]], arrays: float, least: float, dtype: str = "float32"
+) -> Row:
+    return Row(f"{what}, {dtype}, 256 MiB", f"≥ {least:.0%} of the copy", partial(_share, make, arrays, least))
 
 
 ROWS = (
@@ -107,6 +133,11 @@ ROWS = (
     _row("x * row, broadcast", _broadcast, 2, ELEMENTWISE),
     _row("exp", _exp, 2, ELEMENTWISE),
     _row("fused chain tanh(1.5x+.3)·σ(x)+exp(-x²)", _chain, 2, ELEMENTWISE),
+    _row("x + y", partial(_add, "bfloat16"), 3, ELEMENTWISE, "bfloat16"),
+    _row("x + y", partial(_add, "float16"), 3, ELEMENTWISE, "float16"),
+    _row("conversion to bfloat16", _cast, 1.5, ELEMENTWISE),
+    _row("fused chain, the same", partial(_chain, "bfloat16"), 2, ELEMENTWISE, "bfloat16"),
+    _row("sum along rows of 1024, in a session", _sum_of_halves, 1, REDUCTION, "bfloat16"),
     _row("sum of everything", partial(_sum, None), 1, REDUCTION),
     _row("sum along rows of 1024", partial(_sum, 1), 1, REDUCTION),
     _row("sum along columns of 65536", partial(_sum, 0), 1, REDUCTION),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-from .rows import DEVICE, NotMeasured, Outcome, Row, device_seconds
+from .rows import DEVICE, Outcome, Row, device_seconds
 
 SIZES = (1024, 2048, 4096, 8192)
 BAR = 0.98
@@ -46,8 +46,6 @@ def measure(n: int, precision: str) -> Outcome:
     import tapegrad as tg
 
     halves = precision == "bfloat16"
-    if halves and not hasattr(tg, "bfloat16"):
-        raise NotMeasured("tapegrad has no dtype bfloat16")
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     kind = torch.bfloat16 if halves else torch.float32
     rng = np.random.default_rng(n)
