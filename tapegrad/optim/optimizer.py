@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from ..dtypes import DType
 from ..errors import CheckpointError, ShapeError, TapeError
 from ..layouts import layout
@@ -281,8 +283,10 @@ class Optimizer:
 
     def operands(self, dtype: DType, device: str, values: tuple[float, ...]) -> tuple[Tensor, ...]:
         """Numbers as inputs of a rule, for the updates of this bucket: the next ones overwrite them."""
-        if local.state.session is not None:  # which runs updates later, each with its own numbers
-            return tuple(tensor(values, dtype=dtype, device=device)) if values else ()
+        session = local.state.session
+        if session is not None:  # which runs updates later, each with its own numbers
+            x = layout((len(values),), dtype, None, device)
+            return tuple(session.fresh(np.array(values), x, numbers=True)) if values else ()
         key = (dtype, device, len(values))
         found = self._operands.get(key)
         if found is None:

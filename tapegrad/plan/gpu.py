@@ -235,6 +235,7 @@ class Program:
 
     def run(self) -> int:
         """Put all launches into the device's queue. 0: failures come to light when a value is read."""
+        self.gpu.bring()
         for value, address, nbytes in self._ahead:
             self.gpu.copy(address, self._targets[value], nbytes)
         if self._graph is not None:
@@ -291,6 +292,7 @@ class Program:
     def run_timed(self) -> list[tuple[str, int, int]]:
         """Run launch by launch, and give (title, start, duration) of each, in nanoseconds; waiting for the device between them."""
         found = []
+        self.gpu.bring()
         self.gpu.driver.synchronize()
         for record, launch in zip(self.plan.records, self._prepared(), strict=True):
             start = time.perf_counter_ns()

@@ -65,6 +65,14 @@ def pool_of(device: str) -> Pool:
     return POOL if device in HOST else space_of(device).pool
 
 
+def numbers_of(device: str) -> Pool:
+    """Where buffers come from that only the host writes, by `put` at their first byte, as numbers that differ from pass to pass."""
+    if device in HOST:
+        return POOL
+    space = space_of(device)
+    return getattr(space, "slots", space.pool)
+
+
 def writer_of(device: str) -> Callable[[int, bytes, int], object]:
     """A function of (address, bytes, how many) that writes to that device."""
     return ctypes.memmove if device in HOST else lambda address, data, _: put(device, address, data)

@@ -94,6 +94,46 @@ def test_a_steady_pass_launches_one_graph_waits_for_nothing_and_allocates_nothin
         assert after[name] == before[name], name
 
 
+def test_numbers_of_a_pass_arrive_in_one_copy(gpu):
+    """Seeds, a number that differs and two groups' coefficients: one copy beside the batch's, and none where nothing differs."""
+
+    def make(p):
+        return optim.Adam([{"params": p[:1]}, {"params": p[1:], "lr": 0.1}])
+
+    toy, session, rng = Toy("cuda", make), tg.Session(), np.random.default_rng(0)
+    before = gpu.driver.counts.uploads
+    for i in range(20):
+        if i == 10:
+            before = gpu.driver.counts.uploads
+        toy.step(session, i, rng.normal(size=(2, 3)).astype(np.float32))
+    assert gpu.driver.counts.uploads - before == 2 * 10, "the batch, and all numbers"
+    session, seen = tg.Session(), []
+    for i in range(12):
+        with session:
+            y = (toy.w.detach() * (0.5 if i < 8 else 0.25)).sum()
+        seen.append((y, gpu.driver.counts.uploads))
+    assert seen[7][1] == seen[5][1], "nothing differs, nothing is copied"
+    assert seen[8][1] == seen[7][1] + 1 and seen[11][1] == seen[8][1]
+    np.testing.assert_allclose(seen[11][0].item() * 2, seen[5][0].item(), rtol=1e-6)
+
+
+def test_a_number_is_there_for_whatever_reads_it():
+    """Numbers and draws that change, of two sessions that share a page; read by programs, by eager ops, in the middle of a pass."""
+    sessions, w = [tg.Session(), tg.Session()], tg.ones(3, device="cuda")
+    for i in range(9):
+        tg.seed(i)
+        found = []
+        for k, session in enumerate(sessions):
+            with session:
+                y = w * (i + 0.5 * k) + tg.uniform(size=3, device="cuda") * (k - i)
+                if i % 4 == 3:
+                    assert np.isfinite(y.numpy()).all()
+            found.append(y)
+        tg.seed(i)
+        for k, y in enumerate(found):
+            np.testing.assert_allclose(y.numpy(), i + 0.5 * k + tg.uniform(size=3).numpy() * (k - i), rtol=1e-5)
+
+
 def test_programs_fuse_and_share_an_arena(gpu):
     toy, session, rng = Toy("cuda"), tg.Session(), np.random.default_rng(0)
     for i in range(4):

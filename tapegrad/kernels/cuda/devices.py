@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import IndexOutOfRange, KernelError
 from ..blocks import Buffer
 from ..status import INDEX, SENTENCES
+from .slots import Slots
 from .staging import Staging
 from .template import STATUS, Kernel, Launch, Work
 from .words import Words
@@ -106,20 +107,36 @@ class Gpu:
         self.pool = DevicePool(driver)
         self.failures = Failures(self)
         self.backend = Cuda(self.run, products.product_work if has_cublas else None, driver.most_blocks)
-        self.staging = Staging(self)
+        self.slots, self.staging = Slots(self), Staging(self)
         self.pool.spare = self.staging.release
-        self.upload, self.copy = self.staging.upload, driver.copy
         self._functions: dict[Kernel, Any] = {}
+
+    def upload(self, address: int, source: int, nbytes: int) -> None:
+        """Copy from the host; the source may change as soon as this returns."""
+        if not self.slots.write(address, source, nbytes):
+            self.staging.upload(address, source, nbytes)
 
     def download(self, target: int, address: int, nbytes: int) -> None:
         """Copy to the host, after everything that was asked before; raises what failed meanwhile."""
+        self.bring()
         self.failures.check()
         self.staging.download(target, address, nbytes)
 
     def synchronize(self) -> None:
         """Wait until everything that was asked is done; raises what failed meanwhile."""
+        self.bring()
         self.failures.check()
         self.driver.synchronize()
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy within the device."""
+        self.bring()
+        self.driver.copy(target, source, nbytes)
+
+    def bring(self) -> None:
+        """Let the device have the numbers that the host wrote to slots: before whatever may read them."""
+        if self.slots.dirty:
+            self.slots.bring()
 
     # launches
 
@@ -153,6 +170,7 @@ class Gpu:
 
     def run(self, op: Any, work: Work, _ins: Any, _outs: Any, addresses: list[int]) -> None:
         """Run the launches of an op; `Cuda.runner`."""
+        self.bring()
         scratch: list[Buffer] = []
         try:
             for nbytes in work.scratch:

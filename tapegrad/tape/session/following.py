@@ -208,8 +208,8 @@ class Following:
 
     # leaves
 
-    def fresh(self, array: np.ndarray, x: Layout, kind: str = FRESH) -> Tensor:
-        """A tensor made from data: its elements are copied at once."""
+    def fresh(self, array: np.ndarray, x: Layout, kind: str = FRESH, numbers: bool = False) -> Tensor:
+        """A tensor made from data: its elements are copied at once. numbers: nothing else is ever written to it."""
         if self.replaying:
             row = match.kind_match(self, kind, x)
             if row is not None:
@@ -218,7 +218,7 @@ class Following:
             self.diverge()
         made = self.alone(eager.empty, x, "tensor")
         fill_from(made.address, x, array)
-        record.fresh_row(self, made, kind)
+        record.fresh_row(self, made, kind, array if numbers else None)
         return made
 
     def filled(self, row: SessionRow, array: np.ndarray) -> Tensor:
@@ -234,7 +234,7 @@ class Following:
         from ...dtypes import int64
         from ...layouts import layout
 
-        return self.fresh(state, layout((2,), int64, None, device), DRAW)
+        return self.fresh(state, layout((2,), int64, None, device), DRAW, numbers=True)
 
     def redraw(self, row: SessionRow) -> None:
         """The next draw, for a random op in a call that is passed over."""

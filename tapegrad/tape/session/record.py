@@ -5,11 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
+
 from ...ops.registry import Op
 from ..apply import allocate, contiguous_copy
 from ..assign import latest
+from ..create import fill_from
 from ..pool import Buffer, writes
-from ..spaces import copied
+from ..spaces import copied, numbers_of
 from ..state import user_place
 from ..tensor import CONSTANT, Made, Row, Tensor
 from .rows import ASSIGN, DRAW, FRESH, MODE, OP, VIEW, End, Listed, Scalar, SessionRow, Slot, Span, Value, root_of
@@ -84,7 +87,11 @@ def op_row(s, op: Op, args: tuple, inputs: tuple[Tensor, ...], attrs: dict | Non
 
 def number(s, given, t: Tensor) -> Tensor:
     """A tensor for the eager op of a Python number; what it stands for has memory that is written when the number changes."""
-    return stand_in(s, Scalar(given, s.alone(contiguous_copy, t)))
+    x = t.layout
+    buffer = numbers_of(x.device).allocate(x.nbytes, "a number of a session")
+    own = Scalar(given, Tensor(buffer, buffer.address, x))
+    own.write(given)
+    return stand_in(s, own)
 
 
 def stand_in(s, x: Scalar) -> Tensor:
@@ -131,13 +138,18 @@ def give_out(row: SessionRow) -> None:
         row.plain = row.kind == OP and bool(row.args)
 
 
-def fresh_row(s, t: Tensor, kind: str = FRESH) -> None:
-    """Write down a tensor that was made from data."""
+def fresh_row(s, t: Tensor, kind: str = FRESH, numbers: np.ndarray | None = None) -> None:
+    """Write down a tensor that was made from data; from `numbers`, where nothing but such data is ever written to it."""
     row = append(s, SessionRow(s, kind, None, s.tail))
     value = Value(row, 0, t.layout)
     row.outs = [value]
-    give_memory(value)
-    copied(t.layout.device, value.handle.address, t.address, t.layout.nbytes)
+    x = t.layout
+    if numbers is not None:
+        give_memory(value, numbers_of(x.device).allocate(x.nbytes, "a number of a session"))
+        fill_from(value.handle.address, x, numbers)
+    else:
+        give_memory(value)
+        copied(x.device, value.handle.address, t.address, x.nbytes)
     stand_for(s, t, value)
     give_out(row)
 
