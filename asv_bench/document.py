@@ -1,8 +1,16 @@
-"""Sections of docs/performance.md that one command writes and others leave alone."""
+"""What a row of a report holds; sections of docs/performance.md that one command writes and others leave alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Outcome(NamedTuple):
+    """What was measured, in words, and whether the bar was met; None where there is none, or nothing was measured."""
+
+    text: str
+    met: bool | None = None
 
 
 def _marks(name: str) -> tuple[str, str]:

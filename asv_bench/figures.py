@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from tapegrad.kernels import blas
 from .benchmarks import FORCING, fresh
 from .benchmarks.workloads import CHAIN, CHAIN_OPS, Chain
 from .context import machine, second_thread, training_steps
-from .document import sections
+from .document import Outcome, sections
 from .timing import alternate, ratio
 
 MNIST = Path(__file__).resolve().parents[1] / "examples" / "mnist.py"
@@ -50,29 +49,21 @@ What the further threads bring, the least of many each:
 """
 
 
-@dataclass
-class Part:
-    """One measured value: its words, and whether it is within the bar (None where it was not measured)."""
-
-    text: str
-    met: bool | None
-
-
-def main_job(options) -> list[Part]:
+def main_job(options) -> list[Outcome]:
     """The command `python examples/mnist.py`, and the larger one on the full set."""
     if not MNIST.exists():
-        return [Part("examples/mnist.py is not there", None)]
+        return [Outcome("examples/mnist.py is not there", None)]
     with tempfile.TemporaryDirectory(prefix="tapegrad-bench-") as cache:
         save = ("--save", str(Path(cache, "model.safetensors")))
         seconds, said = fresh.run((str(MNIST), *save), Path(cache, "kernels"))
         accuracy = _accuracy(said)
-        parts = [Part(f"{seconds:.1f} s, {accuracy:.2f} %", seconds <= 15 and accuracy >= 94)]
+        parts = [Outcome(f"{seconds:.1f} s, {accuracy:.2f} %", seconds <= 15 and accuracy >= 94)]
         data = os.environ.get("TAPEGRAD_DATA")
         if not (options.full and data):
-            return [*parts, Part("full set not measured (--full, TAPEGRAD_DATA)", None)]
+            return [*parts, Outcome("full set not measured (--full, TAPEGRAD_DATA)", None)]
         arguments = (str(MNIST), *save, "--hidden", "1024", "1024", "--epochs", "3", "--batch-size", "128")
         seconds, said = fresh.run(arguments, Path(cache, "kernels"), TAPEGRAD_DATA=str(Path(data).resolve()))
-        return [*parts, Part(f"full set: {_accuracy(said):.2f} % in {seconds:.0f} s", _accuracy(said) >= 97.8)]
+        return [*parts, Outcome(f"full set: {_accuracy(said):.2f} % in {seconds:.0f} s", _accuracy(said) >= 97.8)]
 
 
 def _accuracy(output: str) -> float:
@@ -82,7 +73,7 @@ def _accuracy(output: str) -> float:
     return float(found[-1])
 
 
-def small_ops(_options) -> list[Part]:
+def small_ops(_options) -> list[Outcome]:
     """Per op in a chain of 100, forward with recording, and with the sweep back."""
     forward, both = {}, {}
     for name in CHAIN_OPS:
@@ -91,10 +82,10 @@ def small_ops(_options) -> list[Part]:
         forward[name] = min(times["forward"]) / CHAIN * 1e6
         both[name] = min(times["both"]) / CHAIN * 1e6
     words = ", ".join(f"{name} {forward[name]:.1f} / {both[name]:.1f}" for name in CHAIN_OPS)
-    return [Part(f"{words} µs", max(forward.values()) <= 3 and max(both.values()) <= 8)]
+    return [Outcome(f"{words} µs", max(forward.values()) <= 3 and max(both.values()) <= 8)]
 
 
-def elementwise(_options) -> list[Part]:
+def elementwise(_options) -> list[Outcome]:
     """2^20 float32, a whole eager call each; NumPy on the tensors' own memory."""
     rng = np.random.default_rng(0)
     x, y, z = [tg.tensor(rng.uniform(-4, 4, 1 << 20).astype(np.float32)) for _ in range(3)]
@@ -106,16 +97,16 @@ def elementwise(_options) -> list[Part]:
     least = {name: min(values) * 1e6 for name, values in times.items()}
     numpy = f"NumPy {least['new']:.0f}, with out= {least['into']:.0f}"
     words = f"add {least['tapegrad']:.0f} µs, {numpy}, {share:.2f} of the faster (median of ratios)"
-    parts = [Part(words, share <= 1.0)]
+    parts = [Outcome(words, share <= 1.0)]
     names = ("exp", "tanh", "sigmoid")
     functions = {name: getattr(tg, name) for name in names}
     times = alternate({name: lambda f=f: f(x) for name, f in functions.items()}, rounds=60, inner=10)
     least = {name: min(times[name]) / x.size * 1e9 for name in names}
     words = ", ".join(f"{name} {value:.2f}" for name, value in least.items())
-    return [*parts, Part(f"{words} ns", max(least.values()) <= 0.3)]
+    return [*parts, Outcome(f"{words} ns", max(least.values()) <= 0.3)]
 
 
-def matmul(_options) -> list[Part]:
+def matmul(_options) -> list[Outcome]:
     """1024³ by tapegrad, by the same OpenBLAS called through ctypes, and by NumPy."""
     n = 1024
     rng = np.random.default_rng(0)
@@ -134,10 +125,10 @@ def matmul(_options) -> list[Part]:
     share = ratio(times, "tapegrad", "direct")
     speed = {name: 2 * n**3 / min(values) / 1e9 for name, values in times.items()}
     words = ", ".join(f"{name} {value:.0f}" for name, value in speed.items())
-    return [Part(f"{share:.3f} of the direct call's time (median); GFLOP/s: {words}", share <= 1.03)]
+    return [Outcome(f"{share:.3f} of the direct call's time (median); GFLOP/s: {words}", share <= 1.03)]
 
 
-def importing(_options) -> list[Part]:
+def importing(_options) -> list[Outcome]:
     """`import tapegrad` in fresh processes, and what it brought along."""
     watched = ("numba", "matplotlib", "scipy")
     listing = f"import sys, tapegrad; print(*(n for n in {watched} if n in sys.modules))"
@@ -145,26 +136,26 @@ def importing(_options) -> list[Part]:
         seconds = statistics.median(float(fresh.code(fresh.IMPORT, cache)[1]) for _ in range(11))
         said = fresh.code(listing, cache)[1].split()
     words = f"; imports {', '.join(said)}" if said else f"; imports none of {', '.join(watched)}"
-    return [Part(f"{seconds:.2f} s (median of 11){words}", seconds <= 0.35 and not said)]
+    return [Outcome(f"{seconds:.2f} s (median of 11){words}", seconds <= 0.35 and not said)]
 
 
-def first_step(_options) -> list[Part]:
+def first_step(_options) -> list[Outcome]:
     """Whole processes, from start to exit, with an empty and with a filled kernel cache."""
     with tempfile.TemporaryDirectory(prefix="tapegrad-bench-") as folder:
         cold = statistics.median(fresh.code(fresh.FIRST_STEP, Path(folder, str(i)))[0] for i in range(5))
         warm = statistics.median(fresh.code(fresh.FIRST_STEP, Path(folder, "0"))[0] for _ in range(11))
-    return [Part(f"{cold:.1f} s", cold <= 6), Part(f"{warm:.2f} s (medians of 5 and 11 processes)", warm <= 1)]
+    return [Outcome(f"{cold:.1f} s", cold <= 6), Outcome(f"{warm:.2f} s (medians of 5 and 11 processes)", warm <= 1)]
 
 
-def tests(options) -> list[Part]:
+def tests(options) -> list[Outcome]:
     """The README's test line, after installation."""
     if not options.tests:
-        return [Part("not measured (--tests)", None)]
+        return [Outcome("not measured (--tests)", None)]
     seconds, said = fresh.run(("-m", "pytest", "-q", "-n", "auto"))
-    return [Part(f"{seconds / 60:.1f} min, {said.strip().splitlines()[-1].strip(' =')}", seconds <= 900)]
+    return [Outcome(f"{seconds / 60:.1f} min, {said.strip().splitlines()[-1].strip(' =')}", seconds <= 900)]
 
 
-FIGURES: list[tuple[str, str, Callable[[argparse.Namespace], list[Part]]]] = [
+FIGURES: list[tuple[str, str, Callable[[argparse.Namespace], list[Outcome]]]] = [
     ("main job, MLP 784-256-10, shipped subset, fresh cache, whole command after installation",
      "≤ 15 s, test accuracy ≥ 94 %; full MNIST, MLP 784-1024-1024-10, 3 epochs: ≥ 97.8 %", main_job),
     ("op outside a session, 8×8 float32, forward / forward+backward per op", "≤ 3 / ≤ 8 µs", small_ops),
@@ -177,7 +168,7 @@ FIGURES: list[tuple[str, str, Callable[[argparse.Namespace], list[Part]]]] = [
 ]  # fmt: skip
 
 
-def verdict(parts: list[Part]) -> str:
+def verdict(parts: list[Outcome]) -> str:
     """What the parts say together."""
     known = [part.met for part in parts if part.met is not None]
     if not known:

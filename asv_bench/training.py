@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,27 +29,19 @@ from tapegrad import data, nn, optim, train
 
 from .benchmarks import fresh
 from .context import machine
-from .document import replace_section
+from .document import Outcome, replace_section
 from .timing import alternate, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@dataclass
-class Row:
-    """One measured figure: in words, and whether it is within the bar (None where it was not measured)."""
-
-    text: str
-    met: bool | None
-
-
-def missing(*packages: str) -> Row | None:
+def missing(*packages: str) -> Outcome | None:
     """A row that says which package is not there, if one is."""
     absent = [p for p in packages if importlib.util.find_spec(p) is None]
-    return Row(f"not measured: {', '.join(absent)} not installed", None) if absent else None
+    return Outcome(f"not measured: {', '.join(absent)} not installed", None) if absent else None
 
 
-def trainer_overhead(quick: bool) -> Row:
+def trainer_overhead(quick: bool) -> Outcome:
     """A tiny network trained by `Trainer.fit`, with the hooks it has of itself, and by a loop over the same loader."""
     rng = np.random.default_rng(0)
     batches = 200 if quick else 2000
@@ -88,14 +79,14 @@ def trainer_overhead(quick: bool) -> Row:
     times = alternate({"fit": fit, "loop": loop}, rounds=3 if quick else 15)
     per = {name: min(values) / batches * 1e6 for name, values in times.items()}
     extra = per["fit"] - per["loop"]
-    return Row(f"{extra:.1f} µs: {per['fit']:.1f} beside {per['loop']:.1f}", extra <= 5.0)
+    return Outcome(f"{extra:.1f} µs: {per['fit']:.1f} beside {per['loop']:.1f}", extra <= 5.0)
 
 
-def convolutional(quick: bool) -> Row:
+def convolutional(quick: bool) -> Outcome:
     """The command `python examples/mnist_cnn.py` on the full set."""
     folder = os.environ.get("TAPEGRAD_DATA")
     if quick or not folder:
-        return Row("not measured: TAPEGRAD_DATA does not say where the full set is", None)
+        return Outcome("not measured: TAPEGRAD_DATA does not say where the full set is", None)
     accuracies, seconds = [], []
     for seed in ("0", "1", "2"):
         taken, said = fresh.run(
@@ -106,14 +97,14 @@ def convolutional(quick: bool) -> Row:
         accuracies.append(float(re.findall(r"learned in .*: ([\d.]+)", said)[-1]))
         seconds.append(taken)
     listed = ", ".join(f"{a:.2f}" for a in accuracies)
-    return Row(f"{listed} % with three seeds, {statistics.median(seconds):.0f} s each", min(accuracies) >= 98.9)
+    return Outcome(f"{listed} % with three seeds, {statistics.median(seconds):.0f} s each", min(accuracies) >= 98.9)
 
 
-def sigmas_net(quick: bool) -> Row:
+def sigmas_net(quick: bool) -> Outcome:
     """784-1000-800-10, dropout 0.2, 0.4, 0.4, Adagrad 0.02, batches of 100, by the trainer."""
     folder = os.environ.get("TAPEGRAD_DATA")
     if quick or not folder:
-        return Row("not measured: TAPEGRAD_DATA does not say where the full set is", None)
+        return Outcome("not measured: TAPEGRAD_DATA does not say where the full set is", None)
     tg.set_num_threads(os.cpu_count() or 1)
     tg.seed(0)
     digits, test = data.mnist(folder)
@@ -135,10 +126,10 @@ def sigmas_net(quick: bool) -> Row:
     seconds = time.perf_counter() - start
     accuracy = trainer.evaluate(data.DataLoader(test, batch_size=500))["accuracy"] * 100
     tg.set_num_threads(1)
-    return Row(f"{accuracy:.2f} % in {seconds:.0f} s", accuracy >= 97.6)
+    return Outcome(f"{accuracy:.2f} % in {seconds:.0f} s", accuracy >= 97.6)
 
 
-def lstm_layer(quick: bool) -> Row:
+def lstm_layer(quick: bool) -> Outcome:
     """`nn.LSTM` forward and backward, T=64, B=16, I=64, H=128, in a session, beside PyTorch's in the same process."""
     if absent := missing("torch"):
         return absent
@@ -173,10 +164,10 @@ def lstm_layer(quick: bool) -> Row:
     times = alternate({"tapegrad": tapegrad, "PyTorch": pytorch}, rounds=5 if quick else 60)
     share = ratio(times, "tapegrad", "PyTorch")
     least = {name: min(values) * 1e3 for name, values in times.items()}
-    return Row(f"{share:.2f} × (median): {least['tapegrad']:.2f} ms, PyTorch {least['PyTorch']:.2f}", share <= 1.0)
+    return Outcome(f"{share:.2f} × (median): {least['tapegrad']:.2f} ms, PyTorch {least['PyTorch']:.2f}", share <= 1.0)
 
 
-def loader_keeps_up(quick: bool) -> Row:
+def loader_keeps_up(quick: bool) -> Outcome:
     """Steps of a 784-512-10 network on batches of 100 digits: from a shuffling loader, and on one batch again and again."""
     tg.seed(0)
     rng = np.random.default_rng(0)
@@ -203,10 +194,10 @@ def loader_keeps_up(quick: bool) -> Row:
     times = alternate({"loader": over(loader), "same": over([same] * count)}, rounds=3 if quick else 15)
     share = ratio(times, "loader", "same") - 1
     per = {name: min(values) / count * 1e6 for name, values in times.items()}
-    return Row(f"{share:+.1%} (median): {per['loader']:.0f} µs a step beside {per['same']:.0f}", share <= 0.05)
+    return Outcome(f"{share:+.1%} (median): {per['loader']:.0f} µs a step beside {per['same']:.0f}", share <= 0.05)
 
 
-def csv(quick: bool) -> Row:
+def csv(quick: bool) -> Outcome:
     """A million rows of ten floats, read by `data.read_csv` and by pandas."""
     if absent := missing("pandas"):
         return absent
@@ -228,10 +219,10 @@ def csv(quick: bool) -> Row:
     least = {name: min(values) for name, values in times.items()}
     way = "with pyarrow" if importlib.util.find_spec("pyarrow") else "without pyarrow"
     words = f"{share:.2f} × (median), {way}: {least['tapegrad']:.2f} s, pandas {least['pandas']:.2f}"
-    return Row(words, share <= 2.0)
+    return Outcome(words, share <= 2.0)
 
 
-FIGURES: list[tuple[str, str, Callable[[bool], Row]]] = [
+FIGURES: list[tuple[str, str, Callable[[bool], Outcome]]] = [
     ("`Trainer` beyond the bare loop, MLP 8-16-16-1, batch 16, an iteration", "≤ 5 µs", trainer_overhead),
     ("loader against the same batch repeated, MLP 784-512-10, batch 100", "≤ 5 % slower", loader_keeps_up),
     ("`nn.LSTM` T=64 B=16 I=64 H=128, forward+backward", "≤ PyTorch", lstm_layer),

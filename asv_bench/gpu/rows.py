@@ -5,16 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from ..document import Outcome
 
 DEVICE = "cuda:0"
-
-
-class Outcome(NamedTuple):
-    """What was measured, for a reader, and whether the bar was met; None where there is none."""
-
-    text: str
-    met: bool | None = None
 
 
 @dataclass(frozen=True)
