@@ -7,9 +7,10 @@ from collections.abc import Callable
 from ..assign import latest
 from ..reverse import backward as sweep
 from ..tensor import Leaf, Made, Tensor
-from . import match, record
+from . import match, spans
 from .following import Following
-from .rows import SPAN, STEP, Span, Value, tensor_of
+from .rows import SPAN, STEP, Span
+from .values import Value, tensor_of
 
 BACKWARD = "backward"
 
@@ -49,7 +50,7 @@ class Calls(Following):
             if span is not None:
                 return self.enter_span(span, op, args, kwargs, fn, given, closed)
             self.diverge()
-        span = record.open_span(self, op, args, kwargs)
+        span = spans.open_span(self, op, args, kwargs)
         self.inside += 1
         done = False
         try:
@@ -60,7 +61,7 @@ class Calls(Following):
             if not done or self.state.session is not self:
                 self.span = None
         if self.span is span:
-            record.close_span(self, span, result)
+            spans.close_span(self, span, result)
             if closed is not None:
                 closed(span)
         return result
@@ -97,7 +98,7 @@ class Calls(Following):
             self.tail = last
         span.cases.append(case)
         span.likely = case
-        record.close_span(self, case, result)
+        spans.close_span(self, case, result)
         if self.looked:  # what it did may depend on the elements that it looked at
             case.skippable = case.plain = False
         if closed is not None:
@@ -109,12 +110,12 @@ class Calls(Following):
     def renew(self, span: Span, op, args: tuple, kwargs: dict, changes: int) -> None:
         """A call went as it had gone before: its arguments, leaves and numbers are those of now."""
         if op is BACKWARD:
-            record.renew_gradients(self, span)
+            spans.renew_gradients(self, span)
         elif span.steady is not None and span.skippable:
-            record.renew_step(self, span)
+            spans.renew_step(self, span)
         span.version = changes
         span.current = match.new_constants(span, args, kwargs)
-        record.settle_span(span)
+        spans.settle_span(span)
         if span.releases:
             self.spans.append(span)
 
@@ -146,9 +147,9 @@ class Calls(Following):
         if span.steady is not None:
             span.steady.advance()
             self.undo.append(span.undoing)
-            record.mark_all(span)
+            spans.mark_all(span)
             if span.reads is None:
-                record.settle_step(self, span)
+                spans.settle_step(self, span)
         self.cursor.next = span.last.next
         return span.out if span.result is None else returned(span)
 
@@ -191,7 +192,7 @@ class Calls(Following):
         self.collected = {}
         args = (t, gradient, retain_graph)
         self.spanned(
-            BACKWARD, args, {}, sweep, *args, closed=lambda span: record.close_backward(self, span, t, retain_graph)
+            BACKWARD, args, {}, sweep, *args, closed=lambda span: spans.close_backward(self, span, t, retain_graph)
         )
 
     def step(self, optimizer) -> None:
@@ -212,7 +213,7 @@ class Calls(Following):
                 if latest[0] is last.note:
                     last.note[0] = self.base + last.depth * STEP  # its number
                 else:
-                    record.mark_all(row)
+                    spans.mark_all(row)
                 self.undo.append(row.undoing)
                 self.cursor.next = row.last.next
                 return
@@ -225,7 +226,7 @@ class Calls(Following):
             (),
             {},
             lambda: did.extend(optimizer.recorded()),
-            closed=lambda span: record.close_step(self, span, *did),
+            closed=lambda span: spans.close_step(self, span, *did),
         )
 
     def same_gradients(self, span: Span) -> bool:

@@ -19,8 +19,9 @@ from ..state import local, order
 from ..tensor import CONSTANT, Leaf, Made, Tensor, leaf_changes
 from . import keep, match, record, run
 from .gradients import Gradients
-from .rows import DRAW, FRESH, MODE, OP, STEP, VIEW, Cursor, End, SessionRow, Slot, Span, Value
+from .rows import DRAW, FRESH, MODE, OP, STEP, VIEW, Cursor, End, SessionRow, Span
 from .stats import Counts
+from .values import Slot, Value
 
 
 class Following:

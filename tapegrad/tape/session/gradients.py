@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from ..tensor import Leaf, Tensor
 from .keep import HELD, OWN, release, unpark
-from .rows import Value, refs
+from .values import Value, refs
 
 BUFFER, PARKED = attrgetter("buffer"), attrgetter("parked")
 LOOKED = 8  # passes in which gradients that were looked at are given to their leaves one by one

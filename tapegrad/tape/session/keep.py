@@ -7,7 +7,8 @@ from typing import Any
 from ...errors import TapeError
 from ..tensor import RELEASED, Row, Tensor
 from .record import give_memory, stand_in
-from .rows import DRAW, FRESH, Scalar, SessionRow, Value, refs, tensor_of
+from .rows import DRAW, FRESH, SessionRow
+from .values import Scalar, Value, refs, tensor_of
 
 OWN = 2  # what getrefcount says of what one name or attribute alone refers to
 

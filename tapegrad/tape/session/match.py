@@ -12,7 +12,8 @@ from typing import Any
 
 from ...dtypes import DType
 from ..tensor import Leaf, Made, Tensor
-from .rows import ASSIGN, NEVER, SPAN, VIEW, End, Listed, Scalar, SessionRow, Slot, Span, Value
+from .rows import ASSIGN, SPAN, VIEW, End, Listed, SessionRow, Span
+from .values import NEVER, Scalar, Slot, Value
 
 CONSTANTS = frozenset({int, float, bool, str, type(None), DType, type(Ellipsis), type, range})
 NUMBERS = frozenset({int, float, bool})

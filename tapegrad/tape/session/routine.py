@@ -10,7 +10,7 @@ from itertools import islice
 
 from .. import apply as eager
 from .keep import OWN, finish_fresh, spent
-from .rows import refs
+from .values import refs
 
 
 class Routine:
