@@ -11,6 +11,8 @@ import os
 
 import pytest
 
+from tapegrad import config
+
 INSTALLED = importlib.util.find_spec("numba_cuda") is not None
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 MISSING = "numba-cuda is not installed: pip install 'tapegrad[cuda]'"
@@ -27,6 +29,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="runs in the simulator only: NUMBA_ENABLE_CUDASIM=1"))
         if item.path.name.startswith("test_ptx") and SIMULATED:
             item.add_marker(pytest.mark.skip(reason="the simulator makes no PTX: unset NUMBA_ENABLE_CUDASIM"))
+
+
+@pytest.fixture(autouse=True)
+def settings_of_now():
+    """TAPEGRAD_CUDA is read anew in each test, whatever the one before it had set."""
+    config.cuda.cache_clear()
+    yield
+    config.cuda.cache_clear()
 
 
 @pytest.fixture(scope="session")
