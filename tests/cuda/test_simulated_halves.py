@@ -153,3 +153,28 @@ def test_products_of_halves_are_the_librarys(half, monkeypatch, rng):
     assert {(c.first.type, c.second.type, c.result.type, c.compute) for c in calls} == {
         (TYPES[half], TYPES[half], TYPES[half], COMPUTE["float32"])
     }
+
+
+@both
+@pytest.mark.parametrize("shape", [(3, 31), (5, 8), (1, 1), (33, 3)])
+def test_reductions_inside_kernels(half, shape, monkeypatch, rng):
+    """Sums and maxima of chains, of rows, of columns and of all, and a norm, are those of the CPU's session."""
+    monkeypatch.setenv("TAPEGRAD_CUDA", "simulator")
+    a = rng.normal(size=shape).astype(ARRAYS[half])
+
+    def found(where: str, session):
+        x = tg.tensor(a, device=where, requires_grad=True)
+        for _ in range(4):
+            with session:
+                y = tg.tanh(x * 1.5 + 0.25)
+                rows, columns, all_of_it = (y * x).sum(1), (y * y).max(0), tg.abs(y - x).mean()
+                z = nn.functional.layer_norm(y, (shape[1],))
+                x.grad = None
+                ((z * z).sum() + rows.sum() + columns.sum() + all_of_it).backward()
+                results = (y, rows, columns, all_of_it, z, x.grad)
+            seen = [wide(t.detach()) for t in results]
+        assert session.stats.replays >= 2 and all(t.dtype.name == half for t in results)
+        return seen
+
+    for got, wanted in zip(found("cuda", tg.Session()), found("cpu", tg.Session()), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=8 * EPS[half] * np.abs(wanted).max(initial=1.0))

@@ -380,3 +380,26 @@ def test_words_of_programs_that_are_gone_are_used_again(gpu):
         assert tg.take(x, tg.tensor([3], device="cuda")).item() == 3
     with pytest.raises(IndexOutOfRange, match="take"):
         tg.take(x, tg.tensor([7], device="cuda")).item()
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_small_results_beside_large_ones_in_a_kernel(kept):
+    """Numbers that are held, computed in the kernel of the array that they go into: all of the array is written, and no more."""
+
+    def found(device):
+        c = tg.tensor(2.0, device=device, requires_grad=True)
+        rows = tg.tensor([[1.0], [2.0]], device=device)
+        v = tg.tensor(np.arange(16.0, dtype=np.float32).reshape(2, 8), device=device)
+        session, seen = tg.Session(), []
+        for _ in range(4):
+            with session:
+                small = tg.tanh(c)
+                thin = tg.exp(rows * small)
+                wide = (thin + v) * small
+                held = (small, thin, wide) if kept == 2 else (small, wide)
+            seen += [t.detach().numpy() for t in held]
+        assert session.stats.replays >= 2
+        return seen
+
+    for got, wanted in zip(found("cuda"), found("cpu"), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
