@@ -92,7 +92,8 @@ class Target:
         values, inputs, outputs, title, rows, moved = kernel.gather()
         nodes, numbers = used(kernel.nodes, [node for node, _ in outputs])
         written = tuple([(numbers[node], x) for node, x in outputs])
-        if any(isinstance(n, Reduce) for n in nodes):
+        # a kernel without a reduction has results for each row, too: of what is computed once a row, and broadcast
+        if any(isinstance(n, Reduce) for n in nodes) or any(x.shape != kernel.shape for _, x in written):
             work = fused_reduce.work(Fused(kernel.shape, kernel.row, inputs, nodes, written))
         else:
             joined = Chain(nodes, tuple([node for node, _ in written]))

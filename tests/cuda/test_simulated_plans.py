@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_rows import Recorder, check, one_by_one
+from plan_rows import Recorder, arrays, check, one_by_one
 from test_plan_random import drawn
 
 from tapegrad.layouts import layout
@@ -95,3 +95,17 @@ def test_random_segments(data):
         np.testing.assert_array_equal(a[~finite], b[~finite], err_msg=f"value {n}")
         scale = np.float32(np.abs(a[finite]).max(initial=0.0))
         np.testing.assert_allclose(a[finite], b[finite], rtol=0, atol=ULPS * np.spacing(scale), err_msg=f"value {n}")
+
+
+@pytest.mark.parametrize("lead", [(), (1,), (4,), (3, 4)])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_what_is_computed_once_a_row_beside_what_is_computed_for_each_element(lead, dtype):
+    """Both are kept, of one kernel without a reduction, whose results are of two lengths."""
+    r = Recorder()
+    few, many = (r.given(x) for x in arrays(3, (*lead, 1), (*lead, 6), dtype=dtype))
+    small = r("tanh", few)
+    r.keep(small, r("add", many, small))
+    want, have = one_by_one(r), on_gpu(r)
+    for n in want:
+        np.testing.assert_allclose(have[n].ravel(), want[n].ravel(), rtol=1e-5, err_msg=f"value {n}")
+    assert len(plan(moved(r.segment), gpu.Target(spaces.space_of(DEVICE))).records) == 1
