@@ -164,8 +164,11 @@ def agree(r: Recorder, ulps: float = 0.0) -> Plan:
     return p
 
 
-def check(segment: Segment, p: Plan) -> None:
-    """What is true of every plan: aligned places without overlap while both values live, and every fixed value written."""
+def check(segment: Segment, p: Plan, stops: bool = True) -> None:
+    """What is true of every plan: aligned places without overlap while both values live, and every fixed value written.
+
+    stops: a row that fails stops the program, as on the host. A GPU's queue goes on, and the failure is told later.
+    """
     lives: dict[int, list[int]] = {}
     for at, record in enumerate(p.records):
         for v in record.values:
@@ -188,7 +191,7 @@ def check(segment: Segment, p: Plan) -> None:
     assert {v for v in lives if not p.values[v].fixed} <= set(p.places)
     assert explain(p)
     for number, row in enumerate(segment.rows):
-        if row.op.name == "take_kernel":
+        if stops and row.op.name == "take_kernel":
             check_failure(segment, p, number)
 
 
