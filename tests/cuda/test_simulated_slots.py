@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from tapegrad.errors import KernelError
 from tapegrad.kernels.cuda.devices import Gpu
 from tapegrad.kernels.cuda.simulated import simulated_driver
 from tapegrad.kernels.cuda.slots import LARGEST, PAGE
@@ -59,3 +60,17 @@ def test_slots_are_used_again_and_large_ones_are_ordinary_memory(gpu):
     large = gpu.slots.allocate(LARGEST + 1)
     spaces.put("cuda:8", large.address, struct.pack("d", 1.5))
     assert gpu.driver.counts.uploads == 1 and read(large) == 1.5
+
+
+def test_a_copy_that_fails_is_made_again(gpu, monkeypatch):
+    slot = gpu.slots.allocate(8)
+    spaces.put("cuda:8", slot.address, struct.pack("d", 2.5))
+
+    def refuse(*_):
+        raise KernelError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu.driver, "upload", refuse)
+        with pytest.raises(KernelError):
+            gpu.synchronize()
+    assert read(slot) == 2.5

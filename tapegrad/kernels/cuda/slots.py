@@ -65,6 +65,7 @@ class Slots:
         if found is None:
             return False
         page, at = found
+        self.gpu.driver.enter()  # in the child of a fork the lock may be held for ever
         with self._lock:
             ctypes.memmove(page.source + at, source, nbytes)
             page.low, page.high = min(page.low, at), max(page.high, at + nbytes)
@@ -73,10 +74,11 @@ class Slots:
 
     def bring(self) -> None:
         """Copy what was written to the device."""
+        driver = self.gpu.driver
+        driver.enter()
         with self._lock:
-            self.dirty = False
             for page in self._pages:
                 if page.low < page.high:
-                    low, count = page.low, page.high - page.low
+                    driver.upload(page.buffer.address + page.low, page.source + page.low, page.high - page.low)
                     page.low, page.high = PAGE, 0
-                    self.gpu.driver.upload(page.buffer.address + low, page.source + low, count)
+            self.dirty = False
