@@ -128,6 +128,8 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
     grads: dict = {}
     found: dict = {}
     state = local.state
+    if state.session is not None:
+        state.session.sweeps(rows)
     before, outer, state.recording = state.recording, state.sweeping, create_graph
     try:
         for t, g in seeds:

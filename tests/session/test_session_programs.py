@@ -60,6 +60,8 @@ FOUND = [  # by random search, one for each mistake that it showed
             "float32"),
     Program([("summing", "max", 0), ("second",), ("weight", 0), ("unary", "tanh", 0), ("quiet", [("weight", 0),
              ("unary", "flip", 4)]), ("learn", 0, False)], (3,), "float32"),
+    Program([("backward", 1, False), ("read", "parameter"), ("loop", (0, 2), [("inner", 0)]), ("carry", 2, False),
+             ("step",)], (3,), "float64"),
 ]  # fmt: skip
 
 

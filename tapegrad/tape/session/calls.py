@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..assign import latest
 from ..reverse import backward as sweep
-from ..tensor import Leaf, Made, Tensor
+from ..tensor import Leaf, Made, Row, Tensor
 from . import match, spans
 from .following import Following
 from .rows import SPAN, STEP, Span
@@ -74,7 +74,7 @@ class Calls(Following):
         self.entered, self.usual = True, False
         self.inside += 1
         changes = self.graph_changes
-        self.looked = False
+        self.looked = self.below = False
         self.entering = case = Span(self, op, span.prev, args, kwargs)
         case.start, case.cases = span, []
         done = False
@@ -238,6 +238,15 @@ class Calls(Following):
             if leaf.own is not None or leaf.cover is not None:
                 return False
         return True
+
+    def sweeps(self, rows: list) -> None:
+        """A backward is about to go through these rows.
+
+        Of those that were recorded before the pass, the values may be released or overwritten when the call comes again, so it
+        is not passed over then: each row is asked.
+        """
+        if any(type(row) is Row and row.number < self.base for row in rows):
+            self.below = True
 
     def accumulates(self, leaf: Leaf) -> None:
         """A backward is about to add to the leaf's gradient."""

@@ -74,6 +74,7 @@ class Following:
         self.pass_rows = 0
         self.lost: list[SessionRow] = []
         self.looked = False  # the call that is matched row by row read elements
+        self.below = False  # the call goes through rows that were recorded before the pass
         self.entering: Span | None = None  # a call whose rows are matched one by one
         self.undo: list[tuple] = []  # (last row before it, what a matched call did besides computing, with what)
         self.renamed: list[Tensor] = []  # handles that the code made leaves of

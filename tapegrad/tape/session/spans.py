@@ -29,7 +29,7 @@ def open_span(s, op, args: tuple, kwargs: dict) -> Span:
     """Begin a call."""
     span = Span(s, op, s.tail, args, kwargs)
     append(s, span)
-    s.span, s.span_opaque = span, False
+    s.span, s.span_opaque, s.below = span, False, False
     return span
 
 
@@ -39,7 +39,7 @@ def close_span(s, span: Span, result) -> None:
     span.last.closing.append(span)
     span.current = True
     span.version = s.graph_changes
-    ok = not s.span_opaque and set_arguments(s, span) and set_result(s, span, result) and not s.span_opaque
+    ok = not (s.span_opaque or s.below) and set_arguments(s, span) and set_result(s, span, result) and not s.span_opaque
     s.span = None
     span.skippable = ok
     if not ok:
