@@ -9,7 +9,7 @@ from registry_cases import params
 import tapegrad as tg
 from tapegrad.errors import DtypeError, IndexOutOfRange, KernelError
 from tapegrad.kernels.builders import BUILDERS
-from tapegrad.kernels.reference_ops import FUNCTIONS
+from tapegrad.kernels.reference import FUNCTIONS
 from tapegrad.ops import samples
 from tapegrad.ops.registry import REGISTRY
 

@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401
     conv,
+    conv_input,
     conv_weight,
     fill,
     gather,

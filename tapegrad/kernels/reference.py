@@ -1,7 +1,8 @@
 """The device "reference": every op by NumPy, in float64 and int64, slow and obvious. The oracle of compiled kernels.
 
 Elementwise ops are evaluated node by node from their expression; primitives have one NumPy function each in
-`reference_ops.py`, under the name of their kernel builder. Results are rounded to the output's dtype once, at the end.
+`reference_ops.py` and the two modules beside it, under the name of their kernel builder. Results are rounded to the
+output's dtype once, at the end.
 Nothing here is shared with the compiled kernels.
 """
 
@@ -19,6 +20,7 @@ from ..layouts import Layout
 from ..ops import expression as ex
 from ..ops.reader import Unreadable
 from ..ops.registry import Op
+from . import reference_networks, reference_random  # noqa: F401  register their functions
 from .memory import array_at, values
 from .prepare import Prepared, compute_dtype, infer
 from .reference_ops import FUNCTIONS
