@@ -433,3 +433,34 @@ def test_autocast_is_of_its_thread():
         thread.start()
         thread.join()
     assert seen == [tg.float32]
+
+
+def test_dlpack_of_bfloat16_says_so(rng):
+    """NumPy does not know it; the bits are never taken for whole numbers."""
+    a = rng.normal(size=(3, 4)).astype(ml_dtypes.bfloat16)
+    t = tg.tensor(a)
+    for x, y in ((t, a), (t.T, a.T), (t[1:, ::2], a[1:, ::2]), (t[:0], a[:0])):
+        same_numbers(tg.from_dlpack(x).numpy(), y)
+    assert tg.from_dlpack(t).buffer is not t.buffer and t.__dlpack_device__() == (1, 0)
+    with pytest.raises((RuntimeError, BufferError, TypeError, ValueError)):
+        np.from_dlpack(t)
+    half = t.astype("float16")
+    same_numbers(np.from_dlpack(half), a.astype(np.float16))
+    assert tg.from_dlpack(np.from_dlpack(half)).dtype is tg.float16
+    for _ in range(50):  # a capsule that nobody takes gives the buffer back
+        t.__dlpack__()
+
+
+@pytest.mark.peers
+def test_bfloat16_and_pytorch(rng):
+    torch = pytest.importorskip("torch")
+    a = torch.tensor(rng.normal(size=(3, 4))).to(torch.bfloat16)
+    t = tg.from_dlpack(a.T)
+    assert t.dtype is tg.bfloat16 and t.tolist() == a.T.tolist()
+    back = torch.from_dlpack(t)
+    assert back.dtype is torch.bfloat16 and torch.equal(back, a.T)
+    x = torch.tensor(hard_cases(rng))
+    for half in ("bfloat16", "float16"):
+        wanted = x.to(getattr(torch, half)).double().numpy()
+        got = tg.tensor(x.numpy()).astype(half).astype("float64").numpy()
+        np.testing.assert_array_equal(got, wanted)

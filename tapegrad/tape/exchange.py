@@ -1,4 +1,4 @@
-"""DLPack and the CUDA array interface for tensors on a GPU, without the help of NumPy, which knows host memory only.
+"""DLPack and the CUDA array interface, also for what NumPy does not know: memory of a GPU, and bfloat16.
 
 Sources: dmlc/dlpack, dlpack.h (version 0.8, the structure that all libraries read); Numba's documentation of
 `__cuda_array_interface__`, version 3. Copies into tapegrad are made on the device, behind what its owner has asked of it.
@@ -9,15 +9,16 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numpy as np
+
 from ..dtypes import DType, as_dtype, bfloat16
 from ..errors import DtypeError
 from ..layouts import layout
 from .apply import contiguous_copy, empty
-from .spaces import space_of
+from .spaces import HOST, copied, space_of
 from .tensor import Tensor
 
-CUDA = 2  # kDLCUDA
-CODES = {"i": 0, "u": 1, "f": 2, "b": 6}  # DLDataTypeCode by NumPy's kind
+CPU, CUDA = 1, 2  # kDLCPU, kDLCUDA
 BFLOAT = 4  # kDLBfloat
 KINDS = {(0, 32): "int32", (0, 64): "int64", (1, 8): "uint8", (2, 32): "float32", (2, 64): "float64", (6, 8): "bool"}
 KINDS |= {(2, 16): "float16", (BFLOAT, 16): "bfloat16"}
@@ -51,31 +52,26 @@ Deleter = ctypes.CFUNCTYPE(None, ctypes.POINTER(DLManagedTensor))
 DLManagedTensor._fields_ = (("tensor", DLTensor), ("context", ctypes.c_void_p), ("deleter", Deleter))
 
 _api = ctypes.pythonapi
-_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", _api))
 _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
 _rename = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_SetName", _api))
 _named = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
-_raw_named = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
-_raw_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
-
-_given: dict[int, tuple] = {}  # address of a managed tensor -> what it needs to live
 FRESH, USED = b"dltensor", b"used_dltensor"
 
 
-def _delete(managed) -> None:
-    _given.pop(ctypes.addressof(managed.contents), None)
+class Exported:
+    """What NumPy makes an array of: the array holds this, and this the tensor's buffer. Nothing points back, or it would leak."""
 
-
-_deleter = Deleter(_delete)
-
-
-def _forget(capsule: int) -> None:
-    """A capsule goes that nobody took over."""
-    if _raw_named(capsule, FRESH):
-        _given.pop(_raw_pointer(capsule, FRESH), None)
-
-
-_destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_forget)
+    def __init__(self, t: Tensor):
+        self.tensor = t
+        x = t.layout
+        item = x.dtype.itemsize
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": x.shape,
+            "typestr": x.dtype.numpy.str,
+            "data": (t.address if x.size else 0, False),
+            "strides": tuple(s * item for s in x.strides),
+        }
 
 
 def number_of(device: str) -> int:
@@ -83,29 +79,40 @@ def number_of(device: str) -> int:
     return int(device.partition(":")[2])
 
 
-def capsule_of(t: Tensor) -> Any:
-    """A DLPack capsule of a tensor on a GPU. What was asked of the device before is done first."""
-    x = t.layout
-    space_of(t.device).synchronize()
-    managed = DLManagedTensor()
-    shape, strides = (ctypes.c_int64 * max(x.ndim, 1))(*x.shape), (ctypes.c_int64 * max(x.ndim, 1))(*x.strides)
-    managed.tensor = DLTensor(
-        t.address if x.size else None,
-        DLDevice(CUDA, number_of(t.device)),
-        x.ndim,
-        DLDataType(BFLOAT if x.dtype is bfloat16 else CODES[x.dtype.kind], 8 * x.dtype.itemsize, 1),
-        shape,
-        strides,
-        0,
-    )
-    managed.deleter = _deleter
-    address = ctypes.addressof(managed)
-    _given[address] = managed, shape, strides, t.buffer
-    return _new(address, FRESH, ctypes.cast(_destructor, ctypes.c_void_p))
+def capsule_of(t: Tensor, **kwargs) -> Any:
+    """A DLPack capsule of a tensor. What was asked of a GPU before is done first.
+
+    NumPy makes it and lets go of it, also where its consumer fails. It never looks at the elements, so that it need not know
+    that they lie on a GPU or are bfloat16: that is written into the capsule.
+    """
+    finish(t.device)
+    if t.device in HOST and t.dtype is not bfloat16:
+        return np.asarray(Exported(t)).__dlpack__(**kwargs)
+    capsule = np.asarray(Exported(t)).__dlpack__()
+    found = DLManagedTensor.from_address(_pointer(capsule, FRESH)).tensor
+    if t.device not in HOST:
+        found.device = DLDevice(CUDA, number_of(t.device))
+    if t.dtype is bfloat16:
+        found.dtype.code = BFLOAT
+    return capsule
+
+
+def finish(device: str) -> None:
+    """Wait until what was asked of a device is done."""
+    if device not in HOST:
+        space_of(device).synchronize()
+
+
+def dtype_of(capsule: Any) -> str | None:
+    """The name of the dtype that a DLPack capsule holds; None where there is none here, or the capsule was used."""
+    if not _named(capsule, FRESH):
+        return None
+    d = DLManagedTensor.from_address(_pointer(capsule, FRESH)).tensor.dtype
+    return KINDS.get((d.code, d.bits)) if d.lanes == 1 else None
 
 
 def from_capsule(capsule: Any) -> Tensor:
-    """A tensor with a copy of what a DLPack capsule of CUDA memory holds; the capsule is used up."""
+    """A tensor with a copy of what a DLPack capsule of the host's or CUDA's memory holds; the capsule is used up."""
     if not _named(capsule, FRESH):
         raise DtypeError(
             "from_dlpack: the capsule was used before, or is of a version that is not read; ask for another"
@@ -114,7 +121,7 @@ def from_capsule(capsule: Any) -> Tensor:
     _rename(capsule, USED)
     try:
         d = managed.tensor
-        if d.device.type != CUDA:
+        if d.device.type not in (CPU, CUDA):
             raise DtypeError(
                 f"from_dlpack: memory of device type {d.device.type} came; wanted is the host's, or CUDA's"
             )
@@ -123,7 +130,8 @@ def from_capsule(capsule: Any) -> Tensor:
             raise DtypeError(f"from_dlpack: elements of code {d.dtype.code} with {d.dtype.bits} bits cannot be taken")
         shape = tuple(d.shape[: d.ndim])
         strides = tuple(d.strides[: d.ndim]) if d.strides else None
-        return _copied((d.data or 0) + d.byte_offset, shape, strides, as_dtype(kind), f"cuda:{d.device.id}")
+        device = "cpu" if d.device.type == CPU else f"cuda:{d.device.id}"
+        return _copied((d.data or 0) + d.byte_offset, shape, strides, as_dtype(kind), device)
     finally:
         if managed.deleter:
             managed.deleter(ctypes.pointer(managed))
@@ -137,9 +145,8 @@ def _copied(address: int, shape: tuple, strides: tuple | None, dtype: DType, dev
         made = contiguous_copy(foreign)
     else:
         made = empty(x, "from_dlpack")
-        if x.nbytes:
-            space_of(x.device).copy(made.address, address, x.nbytes)
-    space_of(x.device).synchronize()  # before the owner may write there again
+        copied(x.device, made.address, address, x.nbytes)
+    finish(x.device)  # before the owner may write there again
     return made
 
 
@@ -162,8 +169,6 @@ def from_interface(found: dict[str, Any], device: str) -> Tensor:
     """A tensor with a copy of what `__cuda_array_interface__` describes."""
     if found.get("mask") is not None:
         raise DtypeError("tensor: the CUDA array has a mask, which a tensor has not; fill the masked places first")
-    import numpy as np
-
     dtype = as_dtype(np.dtype(found["typestr"]))
     strides = found.get("strides")
     if strides is not None:

@@ -96,16 +96,14 @@ def dlpack(self: Tensor, **kwargs):
         raise TapeError(
             "__dlpack__: the tensor requires a gradient, which the consumer could not follow; pass t.detach()"
         )
-    if self.device not in HOST:
-        from .exchange import capsule_of
+    from .exchange import capsule_of
 
-        session = local.state.session
-        if session is not None:
-            session.read(self)
-        if kwargs.get("copy"):
-            return capsule_of(contiguous_copy(self))
-        return capsule_of(self)
-    return np.asarray(_Exported(self)).__dlpack__(**kwargs)
+    session = local.state.session
+    if session is not None:
+        session.read(self)
+    if kwargs.get("copy") and not (self.device in HOST and self.dtype is not bfloat16):  # there NumPy copies
+        return capsule_of(contiguous_copy(self))
+    return capsule_of(self, **kwargs)
 
 
 def dlpack_device(self: Tensor) -> tuple[int, int]:
@@ -136,22 +134,6 @@ def cpu(self: Tensor) -> Tensor:
     return to(self, "cpu")
 
 
-class _Exported:
-    """What NumPy makes a view of: the view holds this, and this the tensor's buffer. Nothing points back, or it would leak."""
-
-    def __init__(self, t: Tensor):
-        self.tensor = t
-        x = t.layout
-        item = x.dtype.itemsize
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": x.shape,
-            "typestr": x.dtype.numpy.str,
-            "data": (t.address if x.size else 0, False),
-            "strides": tuple(s * item for s in x.strides),
-        }
-
-
 def from_dlpack(x, device=None) -> Tensor:
     """A tensor with a copy of the elements of anything that speaks DLPack: NumPy, PyTorch, JAX on the host, CuPy and PyTorch on a GPU.
 
@@ -169,6 +151,12 @@ def from_dlpack(x, device=None) -> Tensor:
         from .exchange import from_capsule
 
         made = from_capsule(x.__dlpack__())
+        return made if device is None else to(made, device)
+    from .exchange import dtype_of, from_capsule
+
+    capsule = x.__dlpack__()
+    if dtype_of(capsule) == "bfloat16":
+        made = from_capsule(capsule)
         return made if device is None else to(made, device)
     return tensor(np.from_dlpack(x), device=device)
 
