@@ -170,12 +170,12 @@ _MATMUL = [
 @composite(reference=np.matmul, samples=_MATMUL, method=True)
 def matmul(a: Tensor, b: Tensor):
     """The matrix product a @ b: over the last axis of a and the last but one of b; leading axes broadcast; 1-D is a vector."""
-    attrs = {}
     if precision.used:
         a, b = factors(a, b)
-        attrs = precise(a)
     if a.ndim == 2 and b.ndim == 2 and a.dtype is b.dtype and a.dtype.is_float and a.shape[1] == b.shape[0]:
-        return run_with(matmul_kernel, (a, b), **attrs)  # the commonest case, without further questions
+        if precision.used:
+            return run_with(matmul_kernel, (a, b), **precise(a))
+        return run_with(matmul_kernel, (a, b))  # the commonest case, without further questions
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: wanted at least one axis each; use * for numbers")
     inner = b.shape[0] if b.ndim == 1 else b.shape[-2]
