@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from ..errors import TrainingError
 from ..tape.create import tensor
 from ..tape.tensor import Tensor
@@ -40,3 +42,8 @@ def as_tensor(x: Any, device: str = "cpu") -> Tensor:
     if isinstance(x, Tensor):
         return x if x.layout.device == device else x.to(device)
     return tensor(x, None, device)
+
+
+def array_of(output: Tensor) -> np.ndarray:
+    """A model's output as NumPy has it: of halves in float32."""
+    return output.astype(output.dtype.compute).numpy()

@@ -6,6 +6,7 @@ import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from ..nn.module import Module
 from ..nn.utils import clip_grad_norm_
 from ..ops.random import get_seed_state, seed, set_seed_state
 from ..optim.averaging import ExponentialMovingAverage
+from ..optim.grad_scaler import GradScaler
 from ..optim.optimizer import Optimizer
+from ..precision import autocast as lowered
 from ..tape.session import Session
 from ..tape.state import no_grad
 from ..tape.tensor import Tensor
 from . import checkpoint
 from .addresses import Addresses
-from .batches import as_tensor, mean, parts_of
+from .batches import array_of, as_tensor, mean, parts_of
 from .commands import Queue, Receipt, trains
 from .history import History
 from .hook import Hook
@@ -30,6 +33,7 @@ from .running import Running
 from .validation import Validation
 
 FLUSH = 256  # losses that are held as tensors before they are read
+EXTRAS = ("preprocessing", "average", "grad_scaler")  # what a trainer may have that is saved along
 
 
 class Trainer:
@@ -39,7 +43,8 @@ class Trainer:
     computes. hooks: what is done besides, see `Hook`. seed: fixes the random numbers of this thread. progress: print a line
     for each epoch. preprocessing: anything with state_dict and load_state_dict that is to be saved along. clip_grad_norm: scale
     the gradients of a step down to this norm. after_step: called with the model after each step, such as `optim.MaxNorm(3.0)`.
-    average: updated after each step, and saved along.
+    average: updated after each step, and saved along. autocast: "bfloat16" or "float16", for `tg.autocast` around the model and the
+    loss, in evaluation too. grad_scaler: an `optim.GradScaler`, which float16 wants; saved along.
 
     A batch is (input, target), a tuple whose last part is the target and whose others are inputs, or a dict with "inputs" and
     "targets". For anything else define `loss_of(batch)` in a subclass: the whole of what is differentiated.
@@ -73,11 +78,15 @@ class Trainer:
         clip_grad_norm: float | None = None,
         after_step: Iterable[Callable[[Module], Any]] = (),
         average: ExponentialMovingAverage | None = None,
+        autocast: Any = None,
+        grad_scaler: GradScaler | None = None,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
         if clip_grad_norm is not None and not clip_grad_norm > 0:
             raise TrainingError(f"Trainer: clip_grad_norm is a number above 0, not {clip_grad_norm!r}")
         self.clip_grad_norm, self.after_step, self.average = clip_grad_norm, tuple(after_step), average
+        self.grad_scaler = grad_scaler
+        self._casting: Any = nullcontext() if autocast is None else lowered(autocast)
         self.metrics: dict[str, Metric] = as_metrics(metrics)
         self.preprocessing = preprocessing
         self.iteration = self.epoch = 0
@@ -125,17 +134,30 @@ class Trainer:
     def iterate(self, batch: Any) -> Tensor:
         """One iteration: loss, gradients, step, in the session."""
         with self.session:
-            loss = self.loss_of(batch)
+            with self._casting:
+                loss = self.loss_of(batch)
             self.optimizer.zero_grad()
-            loss.backward()
-            if self.clip_grad_norm is not None:
-                clip_grad_norm_(self._trained, self.clip_grad_norm)
-            self.optimizer.step()
+            scaler = self.grad_scaler
+            if scaler is None:
+                loss.backward()
+                self._clip()
+                self.optimizer.step()
+            else:
+                scaler.scale(loss).backward()
+                if self.clip_grad_norm is not None:
+                    scaler.unscale_(self.optimizer)
+                    self._clip()
+                scaler.step(self.optimizer)
+                scaler.update()
             for change in self.after_step:
                 change(self.model)
             if self.average is not None:
                 self.average.update()
         return loss
+
+    def _clip(self) -> None:
+        if self.clip_grad_norm is not None:
+            clip_grad_norm_(self._trained, self.clip_grad_norm)
 
     @property
     def _trained(self) -> list[Tensor]:
@@ -307,14 +329,14 @@ class Trainer:
         self.model.eval()
         try:
             for batch in loader:
-                with self._watching, no_grad():
+                with self._watching, no_grad(), self._casting:
                     inputs, targets = parts_of(batch, device)
                     output = self.model(*inputs)
                     loss = self.loss(output, targets)
                 size = len(targets) if isinstance(targets, Tensor) and targets.ndim else 1
                 total, count = total + loss.item() * size, count + size
                 if wanted:
-                    given, true = output.numpy(), targets.numpy()
+                    given, true = array_of(output), targets.numpy()
                     for metric in wanted.values():
                         metric.update(given, true)
         finally:
@@ -329,13 +351,13 @@ class Trainer:
         self.model.eval()
         try:
             for batch in loader:
-                with self._watching, no_grad():
+                with self._watching, no_grad(), self._casting:
                     several = isinstance(batch, Mapping) or (isinstance(batch, tuple | list) and len(batch) > 1)
                     if not several and isinstance(batch, tuple | list) and batch:
                         (batch,) = batch
                     inputs = parts_of(batch, device)[0] if several else (as_tensor(batch, device),)
                     output = self.model(*inputs)
-                yield output.numpy()
+                yield array_of(output)
         finally:
             self.model.train(training)
 
@@ -401,7 +423,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict,
             "trainer": self.state_dict,
         }
-        for name, owner in (("preprocessing", self.preprocessing), ("average", self.average)):
+        for name in EXTRAS:
+            owner = getattr(self, name)
             if owner is not None:
                 states[name] = owner.state_dict
         return states
@@ -433,8 +456,7 @@ class Trainer:
             "model": self.model,
             "optimizer": self.optimizer,
             "trainer": self,
-            "preprocessing": self.preprocessing,
-            "average": self.average,
+            **{extra: getattr(self, extra) for extra in EXTRAS},
         }
         owner = owners.get(name)
         if owner is None:
