@@ -17,6 +17,7 @@ ROOMS = {
     "linalg": "Linear algebra",
     "einsum": "Einstein summation",
     "movement": "Movement",
+    "joining": "Joining, cutting, repeating",
     "indexing": "Indexing",
     "sorting": "Sorting",
     "creation": "Creation",

@@ -80,26 +80,20 @@ from .ops.elementwise import (
     round_ as round,
 )
 from .ops.indexing import nonzero, one_hot, scatter_add, take, take_along_axis
+from .ops.joining import concatenate, pad, repeat, roll, split, stack, tile
 from .ops.linalg import diagonal, dot, matmul, outer
 from .ops.movement import (
     astype,
     broadcast_to,
-    concatenate,
     contiguous,
     copy,
     expand_dims,
     flatten,
     flip,
-    pad,
     permute,
-    repeat,
     reshape,
-    roll,
-    split,
     squeeze,
-    stack,
     swapaxes,
-    tile,
     transpose,
 )
 from .ops.network import log_softmax, softmax

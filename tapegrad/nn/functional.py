@@ -32,6 +32,7 @@ from ..ops.attention import bilinear, scaled_dot_product_attention
 from ..ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from ..ops.elementwise import tanh
 from ..ops.indexing import one_hot
+from ..ops.joining import pad_last_axes as pad
 from ..ops.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -51,7 +52,6 @@ from ..ops.margins import (
     pairwise_distance,
     triplet_margin_loss,
 )
-from ..ops.movement import pad_last_axes as pad
 from ..ops.network import cross_entropy, dropout, embedding, linear
 from ..ops.normalization import group_norm, layer_norm, normalize, rms_norm
 from ..ops.pooling import (

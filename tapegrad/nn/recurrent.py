@@ -15,7 +15,8 @@ from ..errors import ShapeError
 from ..ops.creation import arange
 from ..ops.elementwise import where
 from ..ops.indexing import take
-from ..ops.movement import concatenate, expand_dims, flip, reshape, squeeze, stack, swapaxes
+from ..ops.joining import concatenate, stack
+from ..ops.movement import expand_dims, flip, reshape, squeeze, swapaxes
 from ..ops.network import dropout as drop
 from ..ops.sorting import argsort
 from ..tape.create import tensor, zeros

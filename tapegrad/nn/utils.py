@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from ..errors import ShapeError, TrainingError
 from ..ops.elementwise import clip, multiply, sqrt
-from ..ops.movement import concatenate, reshape, stack
+from ..ops.joining import concatenate, stack
+from ..ops.movement import reshape
 from ..ops.reduce import max_, norm
 from ..ops.reduce import sum_ as sum_over
 from ..paths import find

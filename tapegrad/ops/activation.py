@@ -9,7 +9,8 @@ import numpy as np
 from ..errors import ShapeError
 from .axes import one_axis
 from .elementwise import erf_reference
-from .movement import reshape, split
+from .joining import split
+from .movement import reshape
 from .registry import Tensor, composite, elementwise
 from .scalar import logistic
 

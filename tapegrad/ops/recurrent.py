@@ -14,8 +14,9 @@ from ..errors import ShapeError
 from .creation import arange
 from .elementwise import tanh, where
 from .indexing import index
+from .joining import concatenate, stack
 from .linalg import matmul
-from .movement import astype, concatenate, expand_dims, floating, permute_view, reshape, stack
+from .movement import astype, expand_dims, floating, permute_view, reshape
 from .network import linear
 from .reduce import sum_ as sum_over
 from .registry import Tensor, composite, differentiate, primitive, run_with

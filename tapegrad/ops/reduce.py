@@ -11,7 +11,8 @@ from ..errors import ShapeError
 from .axes import many_axes, one_axis
 from .comparison import equal
 from .elementwise import exp, multiply, where
-from .movement import astype, broadcast_to, flip, floating, pad, permute, reshape
+from .joining import pad
+from .movement import astype, broadcast_to, flip, floating, permute, reshape
 from .registry import Tensor, composite, elementwise, primitive
 
 _AXES = [

@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import CheckpointError, ShapeError, TapeError
 from ..ops.comparison import isfinite
 from ..ops.elementwise import multiply
-from ..ops.movement import astype, stack
+from ..ops.joining import stack
+from ..ops.movement import astype
 from ..ops.reduce import all_
 from ..tape.assign import update
 from ..tape.create import tensor

@@ -43,9 +43,8 @@ class Following:
         self.ends: list[End] = []
         self.slots: list[Slot] = []
         self.slots_here: dict[int, Slot] = {}
-        self.written: set[int] | None = (
-            None  # ids of the buffers that recorded rows write into, which their slots keep alive
-        )
+        # ids of the buffers that recorded rows write into, which their slots keep alive
+        self.written: set[int] | None = None
         self.seen_changes = leaf_changes[0]
         self.slots_changed = False
         self.graph_changes = 0
