@@ -36,6 +36,7 @@ class FarSpace:
     def __init__(self):
         self.pool = FarPool(1 << 32)
         self.counts = {"upload": 0, "download": 0, "copy": 0}
+        self.followed: list[int] = []  # streams of others
 
     def upload(self, address: int, source: int, nbytes: int) -> None:
         self.counts["upload"] += 1
@@ -47,6 +48,11 @@ class FarSpace:
 
     def synchronize(self) -> None:
         self.counts["synchronize"] = self.counts.get("synchronize", 0) + 1
+
+    queue = 4711
+
+    def follow(self, stream: int = 1) -> None:
+        self.followed.append(stream)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         self.counts["copy"] += 1

@@ -215,6 +215,33 @@ def test_the_cuda_array_interface(rng):
     np.testing.assert_array_equal(t.cpu().numpy(), a)
 
 
+def test_other_libraries_are_told_the_queue_and_waited_for(far):
+    t = tg.tensor([1.0, 2.0], device=FAR)
+
+    class Foreign:
+        asked = None
+
+        def __dlpack_device__(self):
+            return 2, 77
+
+        def __dlpack__(self, **kwargs):
+            self.asked = kwargs
+            return t.__dlpack__()
+
+    x, before = Foreign(), len(far.followed)
+    assert tg.from_dlpack(x).tolist() == [1, 2] and x.asked == {"stream": far.queue}
+    assert far.followed[before:] == [
+        1
+    ]  # whoever had the capsule may have asked for more, before the memory is used again
+    t.__dlpack__()  # nobody had this one
+    assert len(far.followed) == before + 1
+    for said, streams in (({}, [1]), ({"stream": None}, []), ({"stream": 1}, [1]), ({"stream": 99}, [99])):
+        there = len(far.followed)
+        found = {k: v for k, v in t.__cuda_array_interface__.items() if k != "stream"} | said
+        assert tg.tensor(type("Array", (), {"__cuda_array_interface__": found})(), device=FAR).tolist() == [1, 2]
+        assert far.followed[there:] == streams, said
+
+
 def test_names_of_devices():
     from tapegrad.layouts import device_named
 

@@ -1,18 +1,21 @@
 """DLPack and the CUDA array interface, also for what NumPy does not know: memory of a GPU, and bfloat16.
 
 Sources: dmlc/dlpack, dlpack.h (version 0.8, the structure that all libraries read); Numba's documentation of
-`__cuda_array_interface__`, version 3. Copies into tapegrad are made on the device, behind what its owner has asked of it.
+`__cuda_array_interface__`, version 3; the array API standard, `__dlpack__`. Copies into tapegrad are made on the device, behind
+what its owner has asked of it: the owner is told the queue that reads. Memory that others were given is used again behind what
+they have asked of CUDA's default stream by then; work in streams of their own they wait for before they let go of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import Any
 
 import numpy as np
 
 from ..dtypes import DType, as_dtype, bfloat16
-from ..errors import DtypeError
+from ..errors import DtypeError, TapegradError
 from ..layouts import layout
 from .apply import contiguous_copy, empty
 from .spaces import HOST, copied, space_of
@@ -73,6 +76,11 @@ class Exported:
             "strides": tuple(s * item for s in x.strides),
         }
 
+    def __del__(self):
+        if self.tensor.device not in HOST:
+            with contextlib.suppress(TapegradError):  # of a GPU that failed: its memory is of no use any more
+                space_of(self.tensor.device).follow()
+
 
 def number_of(device: str) -> int:
     """The 0 of "cuda:0"."""
@@ -109,6 +117,11 @@ def dtype_of(capsule: Any) -> str | None:
         return None
     d = DLManagedTensor.from_address(_pointer(capsule, FRESH)).tensor.dtype
     return KINDS.get((d.code, d.bits)) if d.lanes == 1 else None
+
+
+def taken(x: Any) -> Tensor:
+    """A tensor with a copy of what an object with `__dlpack__` holds in CUDA memory."""
+    return from_capsule(x.__dlpack__(stream=space_of(f"cuda:{x.__dlpack_device__()[1]}").queue))
 
 
 def from_capsule(capsule: Any) -> Tensor:
@@ -173,4 +186,7 @@ def from_interface(found: dict[str, Any], device: str) -> Tensor:
     strides = found.get("strides")
     if strides is not None:
         strides = tuple(s // dtype.itemsize for s in strides)
+    stream = found.get("stream", 1)  # up to version 2 it is not said; None: there is nothing to wait for
+    if stream is not None:
+        space_of(device).follow(int(stream))
     return _copied(found["data"][0], tuple(found["shape"]), strides, dtype, device)

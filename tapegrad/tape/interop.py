@@ -148,9 +148,9 @@ def from_dlpack(x, device=None) -> Tensor:
         raise DtypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__ method; use tg.tensor for other data")
     kind = x.__dlpack_device__()[0] if hasattr(x, "__dlpack_device__") else 1
     if kind in (2, 13):  # CUDA's memory, and that which it manages
-        from .exchange import from_capsule
+        from .exchange import taken
 
-        made = from_capsule(x.__dlpack__())
+        made = taken(x)
         return made if device is None else to(made, device)
     from .exchange import dtype_of, from_capsule
 

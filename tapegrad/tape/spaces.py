@@ -38,6 +38,13 @@ class Space(Protocol):
     def synchronize(self) -> None:
         """Wait until everything that was asked of the device is done."""
 
+    @property
+    def queue(self) -> int:
+        """The handle of that queue, for other libraries."""
+
+    def follow(self, stream: int = 1) -> None:
+        """Let what is asked from now on come behind what another library asked of a queue of its own; 1: CUDA's default stream."""
+
 
 _spaces: dict[str, Space] = {}
 

@@ -257,6 +257,8 @@ class Fake:
     @staticmethod
     def check(call: str, parameter: str, value: Any) -> None:
         kind = KINDS.get(parameter)
+        if call == "cuEventRecord" and type(value) is int:  # another library's stream; the bindings take its handle
+            return
         if isinstance(kind, str):
             assert isinstance(value, Handle) and value.kind == kind and value.alive, (call, parameter, value)
         elif kind is not None:
@@ -431,7 +433,7 @@ class Fake:
 
     def do_cuEventRecord(self, event, stream):
         assert self.capture is None or self.capture.stream is not stream
-        event.moment = self.queues.now(stream.place)
+        event.moment = self.queues.now(("foreign", stream) if type(stream) is int else stream.place)
 
     def do_cuEventSynchronize(self, event):
         refused = self.safe()

@@ -153,7 +153,7 @@ class Kernel:
 
     def ptx(self, cc):
         assert cc == (9, 0)
-        return ".visible .entry add("
+        return ".version 9.5 .visible .entry add("
 
     def function(self):
         return simulated_add
@@ -165,20 +165,30 @@ def test_prepare(device, monkeypatch):
     function = device.prepare(Kernel())
     assert (function.name, function.arguments) == ("add", ADD)
     if isinstance(device, Driver):
+        lower = b".version 9.0 .visible .entry add("
         monkeypatch.setattr(door, "assemble", lambda ptx, cc: b"\x7fELF of " + ptx.encode())
-        device._modules.clear()
-        device.api.answers["cuModuleLoadDataEx"] = [
-            222
-        ]  # PTX newer than the driver: machine code instead, from then on
-        assert device.prepare(Kernel()).handle.module.image == b"\x7fELF of .visible .entry add("
-        device._modules.clear()
-        device.prepare(Kernel())
-        assert device.api.calls.count("cuModuleLoadDataEx") == 4
-        device._assembles = False
-        device._modules.clear()
-        device.api.answers["cuModuleLoadDataEx"] = [209]
-        with pytest.raises(NotLoaded, match="for another GPU"):
-            device.prepare(Kernel())
+
+        def prepared(*statuses):
+            device._modules.clear()
+            device.api.answers["cuModuleLoadDataEx"] = list(statuses)
+            return device.prepare(Kernel()).handle.module.image
+
+        assert prepared(222) == lower + b"\0" == prepared()  # newer than the driver: under its version, from then on
+        assert prepared(218) == b"\x7fELF of " + lower == prepared()  # an instruction that is newer: machine code
+        assert device.api.calls.count("cuModuleLoadDataEx") == 7
+        device._form = 0
+        assert prepared(221, 221) == b"\x7fELF of " + lower  # a driver without a compiler
+        device._form = 0
+        for statuses, sentence in (((209,), "for another GPU"), ((222, 222, 209), "newer than the NVIDIA driver")):
+            with pytest.raises(NotLoaded, match=sentence):
+                prepared(*statuses)
+
+        def missing(ptx, cc):
+            raise KernelError("nvJitLink is not there")
+
+        monkeypatch.setattr(door, "assemble", missing)
+        with pytest.raises(KernelError, match=r"newer than the NVIDIA driver.* Nor does .* nvJitLink is not there"):
+            prepared(222, 222)
 
 
 # starting

@@ -304,6 +304,22 @@ def test_machine_code_without_a_gpu():
     assert code[:4] == b"\x7fELF" and door.entry(kernel.ptx()).encode() in code
 
 
+@pytest.mark.parametrize("name", HOT)
+def test_older_drivers_take_the_text_under_their_version(name):
+    """No kernel has an instruction that is newer than the first driver for its target."""
+    for cc, cuda, version in (((9, 0), (12, 0), "8.0"), ((10, 0), (12, 8), "8.7"), ((9, 0), (13, 0), "9.0")):
+        for kernel in hot(name):
+            text = door.lowered(harvest.ptx(kernel, name, cc), cuda)
+            assert f".version {version}\n" in text
+            assert door.assemble(text, cc)[:4] == b"\x7fELF"
+
+
+def test_a_text_that_cannot_be_assembled():
+    (kernel, *_) = hot("tanh")
+    with pytest.raises(KernelError, match=r"(?s)nvJitLink makes no machine code.*Not a name of any known instruction"):
+        door.assemble(kernel.ptx().replace("ret;", "rett;"), (9, 0))
+
+
 # users' functions
 
 

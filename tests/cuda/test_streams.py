@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -316,6 +318,26 @@ def test_pieces_that_are_not_waited_for(monkeypatch):
 
 
 # the model
+
+
+def test_work_comes_behind_that_of_other_libraries():
+    gpu = opened("driver", (MAIN, ("foreign", 1), ("foreign", 99)))
+    place = gpu.pool.allocate(16)
+    gpu.driver.fill(place.address, 0, 16)
+    there = queues(gpu)
+    for stream, value in ((1, 3), (99, 5)):
+        array = np.full(4, value, np.float32)
+        there.ask(("foreign", stream), Node("work", "", partial(ctypes.memmove, place.address, array.ctypes.data, 16)))
+        gpu.follow(*(() if stream == 1 else (stream,)))
+        assert get(gpu.driver, place.address, 4) == [value] * 4
+        assert gpu.driver.api.alive("event") == 0
+    array = np.full(4, 7, np.float32)
+    with gpu.driver.capture() as graph:
+        there.ask(("foreign", 1), Node("work", "", partial(ctypes.memmove, place.address, array.ctypes.data, 16)))
+        gpu.follow()  # behind the capture, and before the graph
+        gpu.driver.fill(place.address, 0, 4)
+    graph.launch()
+    assert get(gpu.driver, place.address, 4) == [0, 7, 7, 7]
 
 
 def test_queues_by_themselves():

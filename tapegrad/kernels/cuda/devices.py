@@ -22,6 +22,7 @@ from ..blocks import Buffer
 from ..status import INDEX, SENTENCES
 from .slots import Slots
 from .staging import Staging
+from .streams import LEGACY
 from .template import STATUS, Kernel, Launch, Work
 from .words import Words
 
@@ -132,6 +133,15 @@ class Gpu:
         """Copy within the device."""
         self.bring()
         self.driver.copy(target, source, nbytes)
+
+    @property
+    def queue(self) -> int:
+        """The handle of the stream in whose order everything here happens, for other libraries."""
+        return self.driver.stream
+
+    def follow(self, stream: int = LEGACY) -> None:
+        """Let what is asked from now on come behind what another library asked of a stream of its own, by its handle."""
+        self.driver.follow(stream)
 
     def bring(self) -> None:
         """Let the device have the numbers that the host wrote to slots: before whatever may read them."""

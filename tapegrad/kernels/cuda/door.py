@@ -26,6 +26,10 @@ from .library import device_count
 from .vectors import joined
 
 ENTRY = re.compile(r"\.visible \.entry (\w+)\(")
+VERSION = re.compile(r"^\s*\.version (\d+)\.(\d+)", re.MULTILINE)
+# The minor version of PTX 8 that came with each minor version of CUDA 12; PTX 9 counts as CUDA 13 does. Source: PTX ISA, "Release
+# Notes", docs.nvidia.com/cuda/parallel-thread-execution.
+PTX_OF_CUDA_12 = (0, 1, 2, 3, 4, 5, 5, 6, 7, 8)
 TARGETS = ((7, 5), (8, 0), (9, 0), (10, 0))  # compute capabilities that the tests compile every kernel for
 
 
@@ -125,13 +129,31 @@ def entry(ptx: str) -> str:
     return found[1]
 
 
-def assemble(ptx: str, cc: tuple[int, int]) -> bytes:
-    """Machine code of a PTX text, by nvJitLink: it runs with drivers that are older than the compiler. Needs no GPU."""
-    module()
-    from cuda.core import Linker, LinkerOptions, ObjectCode
+def lowered(ptx: str, cuda: tuple[int, int]) -> str:
+    """The same text under the newest version of PTX that a driver of that CUDA version takes, where it says a newer one.
 
-    options = LinkerOptions(arch=f"sm_{cc[0]}{cc[1]}")
-    return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)
+    NVVM writes its own version, whatever the text needs. What is newer than the version, an assembler refuses.
+
+    >>> lowered(".version 9.5", (13, 0)), lowered(".version 9.5", (12, 6)), lowered(".version 8.0", (13, 0))
+    ('.version 9.0', '.version 8.5', '.version 8.0')
+    """
+    said, (major, minor) = VERSION.search(ptx), cuda
+    newest = (9, minor) if major == 13 else (8, PTX_OF_CUDA_12[min(minor, 9)]) if major == 12 else None
+    if said is None or newest is None or (int(said[1]), int(said[2])) <= newest:
+        return ptx
+    return f"{ptx[: said.start()]}.version {newest[0]}.{newest[1]}{ptx[said.end() :]}"
+
+
+def assemble(ptx: str, cc: tuple[int, int]) -> bytes:
+    """Machine code of a PTX text, by nvJitLink, which needs no GPU; KernelError where it does not take the text, or is missing."""
+    module()
+    try:
+        from cuda.core import Linker, LinkerOptions, ObjectCode
+
+        options = LinkerOptions(arch=f"sm_{cc[0]}{cc[1]}")
+        return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)
+    except Exception as error:
+        raise KernelError(f"nvJitLink makes no machine code of the PTX: {error}") from error
 
 
 def settle_simulator() -> None:

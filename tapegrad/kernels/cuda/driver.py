@@ -19,13 +19,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ...errors import TapeError
+from ...errors import KernelError, TapeError
 from ..blocks import FORKED
-from .faults import COMPILING, UNSUPPORTED_PTX, CaptureUnsafe, DriverMissing, NotLoaded
+from .faults import COMPILING, REFUSED_PTX, CaptureUnsafe, DriverMissing, NotLoaded
 from .graph import Graph
 from .library import device_count, fault_of, properties_of, started
 from .pinned import Pinned, block_at
-from .streams import COPIES, MAIN, Event
+from .streams import COPIES, LEGACY, MAIN, Event
 from .template import blocks_for
 from .words import Extent, Function, Words, extents, see_words
 
@@ -65,7 +65,7 @@ class Driver:
         self._retired: list[tuple[Callable, Any]] = []  # what a capture keeps from being freed
         self._modules: dict[bytes, Any] = {}
         self._pinned: dict[int, weakref.ref[Pinned]] = {}
-        self._assembles = False  # PTX is newer than the driver
+        self._form = 0  # in which the driver takes kernels; `prepare`
         _drivers.add(self)
 
     # calls
@@ -213,6 +213,22 @@ class Driver:
         self._outside("waiting for an event")
         self._done(self.api.cuStreamWaitEvent(self._streams[stream], event.made, 0), "waiting for an event")
 
+    def follow(self, stream: int = LEGACY) -> None:
+        """Let what is asked of MAIN from now on come behind what another library asked of a stream of its own; the host goes on.
+
+        stream: its handle. Within a capture it is done when that is over, which is before the graph can be launched.
+        """
+        if self.capturing:
+            self._retired.append((self.follow, stream))
+            return
+        self.enter()
+        api, doing, event = self.api, "waiting for another library", self._new_event()
+        try:
+            self._done(api.cuEventRecord(event, stream), doing)
+            self._done(api.cuStreamWaitEvent(self._stream, event, 0), doing)
+        finally:
+            api.cuEventDestroy(event)  # it goes when it has passed
+
     # copies
 
     def upload(self, address: int, source: int, nbytes: int, stream: int = MAIN) -> None:
@@ -312,19 +328,37 @@ class Driver:
         raise NotLoaded(f"{error} The driver's compiler says:\n{text}" if text else str(error), int(status))
 
     def prepare(self, kernel: Any) -> Function:
-        """A `template.Kernel` on this device. Its PTX is turned to machine code here where the driver is older than it."""
+        """A `template.Kernel` on this device.
+
+        Where the driver does not take its PTX, which may be newer than the driver, it gets that under an older version, and
+        where that does not do either, machine code. What did once is the first thing tried from then on.
+        """
         from . import door
 
-        ptx = kernel.ptx(self.properties.capability)
-        name = door.entry(ptx)
-        if not self._assembles:
+        capability, version = self.properties.capability, self.properties.version
+        ptx = kernel.ptx(capability)
+        name, refused = door.entry(ptx), None
+        forms: tuple[Callable[[], str | bytes], ...] = (
+            lambda: ptx,
+            lambda: door.lowered(ptx, version),
+            lambda: door.assemble(door.lowered(ptx, version), capability),
+        )
+        for form in range(self._form, len(forms)):
             try:
-                return self.load(ptx, name, kernel.arguments)
+                made = self.load(forms[form](), name, kernel.arguments)
             except NotLoaded as error:
-                if error.status != UNSUPPORTED_PTX:
+                if form == 0 and error.status not in REFUSED_PTX:
                     raise
-                self._assembles = True
-        return self.load(door.assemble(ptx, self.properties.capability), name, kernel.arguments)
+                refused = refused or error
+            except KernelError as error:
+                if refused is None or type(error) is not KernelError:
+                    raise
+                raise KernelError(f"{refused} Nor does machine code help: {error}") from error
+            else:
+                self._form = form
+                return made
+        assert refused is not None
+        raise refused
 
     def launch(self, function: Function, grid: Extent, block: Extent, shared: int, words: Words) -> None:
         """Run a kernel: `grid` blocks of `block` threads, each an int or three, with `shared` bytes of shared memory."""

@@ -8,6 +8,7 @@ from ..blocks import FORKED
 EXTRA = "pip install 'tapegrad[cuda]'"
 OUT_OF_MEMORY, NOT_INITIALIZED, DEINITIALIZED, NO_DEVICE = 2, 3, 4, 100
 UNSUPPORTED_PTX = 222
+REFUSED_PTX = (221, UNSUPPORTED_PTX, 223)  # where machine code may be taken nonetheless
 
 
 class CaptureUnsafe(KernelError):

@@ -75,6 +75,7 @@ class Products:
 
     def __init__(self, gpu: Gpu, cublas: Cublas | None = None, cublaslt: CublasLt | None = None):
         self.gpu, self.driver = gpu, gpu.driver
+        gpu.driver.enter()  # a handle is of the device whose context is current
         self.cublas, self._cublaslt = cublas or Cublas(), cublaslt
         self.nbytes = workspace_bytes(gpu.driver.properties.capability)
         self.workspace = gpu.driver.allocate(self.nbytes)

@@ -28,7 +28,7 @@ from .library import Properties
 from .pinned import Pinned, block_at
 from .simulated_memory import ALIGNMENT, PATTERN, Blocks
 from .simulated_streams import Node, Queues
-from .streams import COPIES, MAIN, Event
+from .streams import COPIES, LEGACY, MAIN, Event
 from .words import Extent, Function, Words, extents, see_words
 
 COUNT = 2  # simulated devices of a process
@@ -214,6 +214,10 @@ class Simulated:
         """As `Driver.wait`."""
         self._outside("waiting for an event")
         self.queues.wait(stream, event.made)
+
+    def follow(self, stream: int = LEGACY) -> None:
+        """As `Driver.follow`; other libraries have no work here."""
+        self.enter()
 
     # copies
 

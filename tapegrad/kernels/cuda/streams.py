@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 MAIN = 0  # everything that does not say otherwise
 COPIES = 1  # copies from the host that need not wait for what MAIN does
+LEGACY = 1  # the handle of CUDA's own default stream, CU_STREAM_LEGACY, which PyTorch and CuPy use where nothing else is said
 
 
 class Maker(Protocol):
