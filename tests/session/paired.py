@@ -32,6 +32,7 @@ from tapegrad import nn
 # the parameters of some dozen training steps, in which such differences add up.
 SUMMED = 32
 TRAINED = 1024
+EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}  # an ulp of 1
 
 Program = Callable[[Callable[[], Any]], Iterator[Any]]
 
@@ -83,14 +84,38 @@ class Within:
     value: Any
 
 
-def agree(program: Program, *, ulps: float = 0, seed: int = 7, restless: bool = False, scale: float = 0.0) -> Passes:
+@dataclass(frozen=True)
+class Tolerance:
+    """How far elements of an array may be off: so many ulps of its largest element.
+
+    scale: what ulps of arrays of smaller elements are of, for programs in which rounding alone may be all that an array holds.
+    eps: an ulp of 1 in the coarsest dtype that results were rounded to on the way, where that is none of theirs.
+    """
+
+    ulps: float = 0
+    scale: float = 0.0
+    eps: float = 0.0
+
+
+def agree(
+    program: Program,
+    *,
+    ulps: float | Tolerance = 0,
+    seed: int = 7,
+    restless: bool = False,
+    elsewhere: tuple[Program, Tolerance] | None = None,
+) -> Passes:
     """Run the program eagerly and in sessions, compare all that it yields, and return what the sessions counted.
 
-    restless: so many passes differ that a session may warn of it. scale: what ulps of arrays of smaller elements are of, for
-    programs in which rounding alone may be all that an array holds.
+    restless: so many passes differ that a session may warn of it. elsewhere: the same on another device, which is run eagerly and
+    compared as well.
     """
+    within = ulps if isinstance(ulps, Tolerance) else Tolerance(ulps)
     tg.seed(seed)
     wanted = list(program(Eager))
+    if elsewhere is not None:
+        tg.seed(seed)
+        same(wanted, list(elsewhere[0](Eager)), elsewhere[1], "eagerly, other devices: pass")
     tg.seed(seed)
     passes = Passes()
     got = []
@@ -100,54 +125,55 @@ def agree(program: Program, *, ulps: float = 0, seed: int = 7, restless: bool = 
         for seen in program(passes.make):
             got.append(seen)
             passes.note()
-    assert len(got) == len(wanted)
-    for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
-        same(a, b, ulps, f"pass {i}", scale)
+    same(got, wanted, within, "pass")
     stats = [s.stats for s in passes.sessions]
     assert all(s.replays + s.recordings <= s.iterations for s in stats)
     return passes
 
 
-def same(got, wanted, ulps: float = 0, where: str = "result", scale: float = 0.0) -> None:
+def same(got, wanted, within: Tolerance, where: str = "result") -> None:
     """Compare nested results: tensors and arrays by dtype, shape and elements, everything else by equality."""
     if isinstance(wanted, Within):
-        same(got.value, wanted.value, wanted.ulps, where, scale)
+        same(got.value, wanted.value, Tolerance(wanted.ulps), where)
     elif isinstance(wanted, tg.Tensor):
         assert isinstance(got, tg.Tensor), f"{where}: {got!r} in place of a tensor"
         assert got.requires_grad is wanted.requires_grad and got.is_leaf is wanted.is_leaf, where
-        same(got.numpy(), wanted.numpy(), ulps, where, scale)
+        same(got.numpy(), wanted.numpy(), within, where)
     elif isinstance(wanted, np.ndarray):
-        assert isinstance(got, np.ndarray) and got.dtype == wanted.dtype and got.shape == wanted.shape, where
-        same_elements(got, wanted, ulps, where, scale)
+        assert isinstance(got, np.ndarray), f"{where}: {got!r} in place of an array"
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape, (
+            f"{where}: {got.dtype} {got.shape} in place of {wanted.dtype} {wanted.shape}"
+        )
+        same_elements(got, wanted, within, where)
     elif isinstance(wanted, dict):
         assert list(got) == list(wanted), where
         for key in wanted:
-            same(got[key], wanted[key], ulps, f"{where}, {key}", scale)
+            same(got[key], wanted[key], within, f"{where}, {key}")
     elif isinstance(wanted, list | tuple):
-        assert type(got) is type(wanted) and len(got) == len(wanted), where
+        assert type(got) is type(wanted) and len(got) == len(wanted), f"{where}: {got!r} in place of {wanted!r}"
         for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
-            same(a, b, ulps, f"{where}, {i}", scale)
+            same(a, b, within, f"{where}, {i}")
     elif isinstance(wanted, float):
         assert type(got) is float, where
-        same_elements(np.array(got), np.array(wanted), ulps, where, scale)
+        same_elements(np.array(got), np.array(wanted), within, where)
     else:
         assert type(got) is type(wanted) and got == wanted, f"{where}: {got!r} in place of {wanted!r}"
 
 
-def same_elements(got: np.ndarray, wanted: np.ndarray, ulps: float, where: str, scale: float = 0.0) -> None:
+def same_elements(got: np.ndarray, wanted: np.ndarray, within: Tolerance, where: str) -> None:
     if got.tobytes() == wanted.tobytes():
         return
-    if ulps == 0 or wanted.dtype.kind != "f":
+    if within.ulps == 0 or wanted.dtype.name not in EPS:
         differing = np.flatnonzero(got.ravel() != wanted.ravel())
         raise AssertionError(f"{where}: {len(differing)} of {got.size} elements differ:\n{got}\nin place of\n{wanted}")
-    finite = np.isfinite(wanted)
-    np.testing.assert_array_equal(got[~finite], wanted[~finite], err_msg=where)
-    scale = np.abs(wanted[finite]).max(initial=scale)
-    off = np.abs(got[finite] - wanted[finite]).max(initial=0.0)
-    # a Python float may have come from a float32
-    allowed = ulps * np.finfo(wanted.dtype).eps * scale
-    assert off <= allowed, (
-        f"{where}: off by {off / np.finfo(wanted.dtype).eps / scale:.0f} ulps:\n{got}\nin place of\n{wanted}"
+    eps = max(EPS[wanted.dtype.name], within.eps)
+    a, b = got.astype(np.float64), wanted.astype(np.float64)
+    finite = np.isfinite(b)
+    np.testing.assert_array_equal(a[~finite], b[~finite], err_msg=where)
+    scale = np.abs(b[finite]).max(initial=within.scale)
+    off = np.abs(a[finite] - b[finite]).max(initial=0.0)
+    assert off <= within.ulps * eps * scale, (
+        f"{where}: off by {off:.3g}, {off / eps / scale:.0f} ulps:\n{got}\nin place of\n{wanted}"
     )
 
 

@@ -1,7 +1,8 @@
 """Random programs, for tests and for `random_search.py`: what they consist of, and how one is run and checked.
 
 A program is a list of statements over a few variables: ops, branches on data, loops whose length changes, values that are
-held, syncs, writes in place, updates of parameters, changing numbers and shapes, no_grad parts, sessions inside sessions.
+held, syncs, writes in place, updates of parameters, changing numbers and shapes, parts with no_grad and autocast, sessions
+inside sessions. Its tensors lie on one device and have one dtype, but for what autocast makes of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from paired import agree
+from paired import EPS, Tolerance, agree
 
 import tapegrad as tg
 from tapegrad import optim
@@ -21,6 +22,8 @@ from tapegrad.errors import TapegradError
 ITERATIONS = 10
 WARM = 6  # iterations until a program without branches only replays: carried values need some more than others
 REORDERED = 1 << 14  # ulps: such programs feed their results back for ten iterations
+HALVES = 16  # the same in ulps of a dtype of two bytes, where few results are rounded otherwise
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 UNARY = {
     "tanh": tg.tanh,
@@ -93,11 +96,16 @@ def blocks(statement, least: int = 1, most: int = 4):
     return st.lists(statement, min_size=least, max_size=most)
 
 
+def casting(inner):
+    return st.tuples(st.just("autocast"), st.sampled_from(["float16", "bfloat16", None]), blocks(inner))
+
+
 def compound(inner):
     return st.one_of(
         st.tuples(st.just("branch"), place, blocks(inner), blocks(inner, 0)),
         st.tuples(st.just("loop"), st.sampled_from([(2,), (1, 2), (3, 1, 2), (0, 2)]), blocks(inner, 1, 3)),
         st.tuples(st.just("quiet"), blocks(inner)),
+        casting(inner),
         st.tuples(st.just("session"), blocks(inner)),
         st.tuples(st.just("break"), st.sampled_from([(3,), (5, 6), (7,)])),
     )
@@ -116,6 +124,17 @@ class Program:
         return not mentions(self.body, "summing", "backward", "step", "gradient", "inner", "learn")
 
     @property
+    def eps(self) -> float:
+        """An ulp of 1 in the coarsest dtype that anything is rounded to."""
+        return max(EPS[name] for name in EPS if name == self.dtype or mentions(self.body, name))
+
+    def within(self, device: str) -> Tolerance:
+        """What sums that are reordered, or another device's functions, may lead to."""
+        if self.eps < EPS["float16"]:
+            return Tolerance(REORDERED, self.scale, 0.0 if device == "cpu" else self.eps)
+        return Tolerance(HALVES, 1.0, self.eps)
+
+    @property
     def straight(self) -> bool:
         """Every iteration does the same."""
         branching = mentions(self.body, "branch", "break", "bool", (1, 2), (3, 1, 2), (0, 2))
@@ -132,9 +151,10 @@ def mentions(tree, *words) -> bool:
 
 def programs(*, sums: bool, control: bool):
     leaf = st.one_of(simple, summing) if sums else simple
-    statement = st.one_of(leaf, leaf, leaf, compound(st.one_of(leaf, compound(leaf)))) if control else leaf
+    nested = compound(st.one_of(leaf, compound(leaf))) if control else casting(st.one_of(leaf, leaf, casting(leaf)))
+    statement = st.one_of(leaf, leaf, leaf, nested)
     rows = st.sampled_from([(3,), (3, 3, 2), (1, 4)]) if control else st.just((3,))
-    return st.builds(Program, blocks(statement, 6, 16), rows, st.sampled_from(["float32", "float64"]))
+    return st.builds(Program, blocks(statement, 6, 16), rows, st.sampled_from(DTYPES))
 
 
 class Stop(Exception):
@@ -142,30 +162,32 @@ class Stop(Exception):
 
 
 class Machine:
-    """Runs a program, iteration by iteration, and keeps what it sees."""
+    """Runs a program on a device, iteration by iteration, and keeps what it sees."""
 
-    def __init__(self, program: Program, make):
-        self.program, self.make = program, make
+    def __init__(self, program: Program, make, device: str):
+        self.program, self.make, self.device = program, make, device
         self.dtype = getattr(tg, program.dtype)
         self.rng = np.random.default_rng(5)
         self.weight, self.bias = (
-            tg.tensor(self.rng.normal(size=shape) * 0.5, dtype=self.dtype, requires_grad=True)
-            for shape in ((4, 4), (4,))
+            self.tensor(self.rng.normal(size=shape) * 0.5, requires_grad=True) for shape in ((4, 4), (4,))
         )
         self.params = [self.weight, self.bias]
         self.optimizer = optim.SGD(self.params, lr=0.05, momentum=0.5)
-        self.buffer = tg.tensor(self.rng.normal(size=(2, 4)), dtype=self.dtype)
+        self.buffer = self.tensor(self.rng.normal(size=(2, 4)))
         self.view = self.buffer[1:]
-        self.carried = tg.zeros((1, 4), dtype=self.dtype)
-        self.twin = tg.ones((1, 4), dtype=self.dtype)
+        self.carried = tg.zeros((1, 4), dtype=self.dtype, device=device)
+        self.twin = tg.ones((1, 4), dtype=self.dtype, device=device)
         self.held: list[tg.Tensor] = []
         self.sessions: dict[int, Any] = {}
         self.refused = False  # an op that raises is never matched
 
+    def tensor(self, data, **settings) -> tg.Tensor:
+        return tg.tensor(data, dtype=self.dtype, device=self.device, **settings)
+
     def iteration(self, i: int) -> list:
         self.i, self.rows, self.seen = i, self.program.rows[i % len(self.program.rows)], []
         self.data = self.rng.normal(size=(self.rows, 4))
-        x = tg.tensor(self.data, dtype=self.dtype)
+        x = self.tensor(self.data)
         self.vars = [x, self.carried, tg.tanh(x @ self.weight + self.bias)]
         self.block(self.program.body)
         self.vars.clear()
@@ -209,11 +231,11 @@ class Machine:
         shape, number = (self.rows, 4), 0.25 * (self.i + 1)
         self.give(
             {
-                "array": lambda: tg.tensor(np.sin(self.data + number), dtype=self.dtype),
-                "list": lambda: tg.tensor([[number, 0.5, -0.5, 1.0]], dtype=self.dtype),
-                "full": lambda: tg.full(shape, number, dtype=self.dtype),
-                "normal": lambda: tg.normal(size=shape).astype(self.dtype),
-                "leaf": lambda: tg.tensor(self.data * 0.5, dtype=self.dtype, requires_grad=True),
+                "array": lambda: self.tensor(np.sin(self.data + number)),
+                "list": lambda: self.tensor([[number, 0.5, -0.5, 1.0]]),
+                "full": lambda: tg.full(shape, number, dtype=self.dtype, device=self.device),
+                "normal": lambda: tg.normal(size=shape, device=self.device).astype(self.dtype),
+                "leaf": lambda: self.tensor(self.data * 0.5, requires_grad=True),
             }[kind]()
         )
 
@@ -311,6 +333,10 @@ class Machine:
         with tg.no_grad():
             self.block(body)
 
+    def autocast_(self, dtype, body):
+        with tg.autocast(dtype or "float16", enabled=dtype is not None):
+            self.block(body)
+
     def session_(self, body):
         session = self.sessions.setdefault(id(body), None) or self.make()
         self.sessions[id(body)] = session
@@ -338,14 +364,17 @@ class Machine:
         return seen
 
 
-def check(program: Program, kind: type[Machine] = Machine) -> int:
-    """Run a program eagerly and in sessions, and compare; how many passes were replays."""
+def check(program: Program, kind: type[Machine] = Machine, device: str = "cpu") -> int:
+    """Run a program eagerly and in sessions, and compare; how many passes were replays.
+
+    On another device than the CPU, it is run eagerly on that, too, and compared.
+    """
     machine: Any = None
 
-    def run(make):
+    def run(make, device=device):
         nonlocal machine
         session = make()
-        machine = kind(program, make)
+        machine = kind(program, make, device)
         for i in range(ITERATIONS):
             seen: Any = "stopped"
             with contextlib.suppress(Stop), session:
@@ -354,7 +383,9 @@ def check(program: Program, kind: type[Machine] = Machine) -> int:
             yield seen, machine.weight.numpy() if i % 3 == 0 else None
         yield machine.final()
 
-    passes = agree(run, ulps=0 if program.exact else REORDERED, restless=True, scale=program.scale)
+    near = program.within(device)
+    elsewhere = None if device == "cpu" else (lambda make: run(make, "cpu"), near)
+    passes = agree(run, ulps=Tolerance() if program.exact else near, restless=True, elsewhere=elsewhere)
     stats = passes.session.stats
     assert stats.iterations == ITERATIONS
     if program.straight and not machine.refused:

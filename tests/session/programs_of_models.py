@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
-from programs import Machine, Program, blocks, check, compound, place, simple, summing
+from programs import DTYPES, Machine, Program, blocks, check, compound, place, simple, summing
 
 import tapegrad as tg
 from tapegrad import nn, optim
@@ -19,7 +19,7 @@ SHAPED = {  # an array of four columns to another
     "cumsum": lambda x: tg.cumsum(x, 1) * 0.4,
     "sort": lambda x: tg.sort(x, 1),
     "topk": lambda x: tg.concatenate([tg.topk(x, 2, 1)[0], x[:, 1:3]], 1),
-    "take": lambda x: tg.take(x, tg.tensor([3, 1, 0, 0]), 1),
+    "take": lambda x: tg.take(x, tg.tensor([3, 1, 0, 0], device=x.device), 1),
     "along": lambda x: tg.take_along_axis(x, tg.argsort(x, 1), 1),
     "indexed": lambda x: x[:, [2, 0, 1, 3]],
     "last": lambda x: x[-1:] + x[:1],
@@ -34,8 +34,8 @@ SHAPED = {  # an array of four columns to another
     "softplus": tg.softplus,
     "clip": lambda x: tg.clip(x, -0.5, 0.7),
     "dropout": lambda x: F.dropout(x, 0.3),
-    "noise": lambda x: x + tg.normal(size=x.shape, dtype=x.dtype) * 0.1,
-    "rows": lambda x: tg.bernoulli(0.5, size=(4,)).astype(x.dtype) * x,
+    "noise": lambda x: x + tg.normal(size=x.shape, dtype=x.dtype, device=x.device) * 0.1,
+    "rows": lambda x: tg.bernoulli(0.5, size=(4,), device=x.device).astype(x.dtype) * x,
     "logsumexp": lambda x: x - tg.logsumexp(x, 1, keepdims=True),
     "largest": lambda x: x * tg.one_hot(tg.argmax(x, 1), 4, dtype=x.dtype),
     "stack": lambda x: tg.stack([x, x * 2, x.detach()]).sum(0) * 0.3,
@@ -48,7 +48,10 @@ SHAPED = {  # an array of four columns to another
     "image": lambda x: F.conv1d(x[:, None], x[:1, None, :3] * 0.3, padding=1)[:, 0],
     "glu": lambda x: F.glu(tg.concatenate([x, x * 0.5], 1)),
     "reshaped": lambda x: (
-        x.reshape((-1,))[::2].reshape((-1, 2)).sum(0).reshape((1, 2)) * tg.ones((1, 4))[:, :2] @ x[:1, :2].T * x
+        x.reshape((-1,))[::2].reshape((-1, 2)).sum(0).reshape((1, 2))
+        * tg.ones((1, 4), device=x.device)[:, :2]
+        @ x[:1, :2].T
+        * x
     ),
     "counted": lambda x: x * (x > 0).astype(x.dtype).sum(1, keepdims=True) * 0.25,
 }
@@ -56,7 +59,7 @@ FUNCTIONAL = {
     "grad": lambda x, w, b: tg.grad(lambda v: (tg.tanh(v @ w) * b).sum())(x),
     "jvp": lambda x, w, b: tg.jvp(lambda v: tg.sin(v @ w + b), (x,), (x * 0.5,))[1],
     "vjp": lambda x, w, b: tg.vjp(lambda v: tg.tanh(v @ w), x)[1](x)[0],
-    "hvp": lambda x, w, b: tg.hvp(lambda v: (tg.tanh(v * b) ** 2).sum(), (x,), (tg.ones(x.shape, dtype=x.dtype),)),
+    "hvp": lambda x, w, b: tg.hvp(lambda v: (tg.tanh(v * b) ** 2).sum(), (x,), (tg.ones_like(x),)),
     "jacobian": lambda x, w, b: tg.jacobian(lambda v: tg.sin(v) * b)(x[0]),
     "second": lambda x, w, b: tg.grad(lambda v: (tg.grad(lambda u: tg.exp(-u * u).sum())(v) * b).sum())(x),
 }
@@ -105,6 +108,7 @@ modelled = st.one_of(
     st.tuples(st.just("loss"), st.sampled_from(list(LOSSES)), place, place),
     st.tuples(st.just("train"), st.sampled_from(list(LOSSES)), place, st.sampled_from([None, 0.5, 10.0])),
     st.tuples(st.just("train"), st.sampled_from(list(LOSSES)), place, st.none()),
+    st.tuples(st.just("scaled"), st.sampled_from(["float16", "bfloat16"]), st.sampled_from(list(LOSSES)), place),
     st.tuples(st.just("update"), st.booleans()),
     st.tuples(st.just("augment"), st.sampled_from(["add", "multiply", "subtract", "rows", "column"]), place, place),
     st.tuples(st.just("functional"), st.sampled_from(list(FUNCTIONAL)), place),
@@ -138,8 +142,9 @@ def programs_of_models():
     rows = st.sampled_from([(3,), (3,), (3, 3, 2), (1, 4)])
     when = st.sampled_from([(0,), (4,), (7,), (5, 6), tuple(range(10))])
     between = st.lists(st.tuples(st.sampled_from(list(BETWEEN)), when), max_size=3).map(tuple)
-    dtype = st.sampled_from(["float32", "float64"])
-    return st.builds(Modelled, blocks(statement, 4, 14), rows, dtype, st.sampled_from(list(OPTIMIZERS)), between)
+    return st.builds(
+        Modelled, blocks(statement, 4, 14), rows, st.sampled_from(DTYPES), st.sampled_from(list(OPTIMIZERS)), between
+    )
 
 
 class Layers(nn.Module):
@@ -160,13 +165,14 @@ class ModelMachine(Machine):
 
     program: Modelled
 
-    def __init__(self, program: Modelled, make):
-        super().__init__(program, make)
-        self.model = Layers(self.dtype)
+    def __init__(self, program: Modelled, make, device: str):
+        super().__init__(program, make, device)
+        self.model = Layers(self.dtype).to(device)
         self.adaptive = OPTIMIZERS[program.optimizer](self.model.parameters())
+        self.scaler = optim.GradScaler(init_scale=1024.0, growth_interval=3)
         self.average = optim.ExponentialMovingAverage(self.params, decay=0.7)
         self.params += self.model.parameters()
-        self.hidden = tg.zeros((1, 4), dtype=self.dtype)
+        self.hidden = tg.zeros((1, 4), dtype=self.dtype, device=device)
         self.saved = self.model.state_dict()
         self.outside: list = []
 
@@ -217,6 +223,18 @@ class ModelMachine(Machine):
         self.adaptive.step()
         self.held.append(loss.detach())
 
+    def scaled_(self, dtype, kind, a):
+        """A step with the products in halves and a scaled loss."""
+        x = self.pick(a).detach()
+        self.adaptive.zero_grad()
+        with tg.autocast(dtype):
+            loss = LOSSES[kind](self.model.more(tg.relu(self.model.linear(x))), x)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.adaptive)
+        self.scaler.update()
+        self.seen.append(self.scaler.get_scale())
+        self.held.append(loss.detach())
+
     def update_(self, drop):
         self.adaptive.step()
         if drop:
@@ -254,6 +272,6 @@ class ModelMachine(Machine):
         self.model.train(training)
 
 
-def check_model(program: Modelled) -> int:
+def check_model(program: Modelled, device: str = "cpu") -> int:
     """As `check`, of a program with layers."""
-    return check(program, ModelMachine)
+    return check(program, ModelMachine, device)

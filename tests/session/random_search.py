@@ -2,6 +2,9 @@
 
     python tests/session/random_search.py                      a minute of programs; the seed is the clock's
     python tests/session/random_search.py --seed 5 --rounds 1  the programs of one seed again
+    python tests/session/random_search.py --device cuda        on a GPU, and compared with the CPU
+
+Without a GPU the last one needs NUMBA_ENABLE_CUDASIM=1 and TAPEGRAD_CUDA=simulator, which is slow: there are fewer programs then.
 
 Programs come in rounds: of each kind some dozens, with the seed of the round, which is one more than that of the round before. The
 first failure ends the search. What is printed then is the shortest program that Hypothesis finds for it, and how to run it again;
@@ -32,9 +35,10 @@ KINDS: dict[str, tuple[Any, Callable]] = {
 }
 
 
-def search(kind: str, seed: int, count: int) -> BaseException | None:
+def search(kind: str, seed: int, count: int, device: str = "cpu") -> BaseException | None:
     """Check programs of one kind: the error of the shortest that fails, with Hypothesis's note of it."""
     strategy, run = KINDS[kind]
+    where = {} if device == "cpu" else {"device": device}
     failed: list = []
 
     @hypothesis.seed(seed)
@@ -44,7 +48,7 @@ def search(kind: str, seed: int, count: int) -> BaseException | None:
     @hypothesis.given(strategy)
     def one(program):
         try:
-            run(program)
+            run(program, **where)
         except Exception:
             if not failed:  # said before it is shortened, which may take minutes
                 failed.append(program)
@@ -63,10 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the first round (the time in seconds)")
     parser.add_argument("--rounds", type=int, help="stop after so many")
     parser.add_argument("--seconds", type=float, default=60.0, help="start no search later than that (60)")
-    parser.add_argument("--count", type=int, default=40, help="programs of each kind in a round (40)")
+    parser.add_argument(
+        "--count", type=int, help="programs of each kind in a round (40; 4 on other devices than the CPU)"
+    )
+    parser.add_argument("--device", default="cpu", help="where all tensors lie (cpu)")
     parser.add_argument("--kind", choices=KINDS, action="append", help="search these only")
     given = parser.parse_args(arguments)
     seed = int(time.time()) if given.seed is None else given.seed
+    count = given.count or (40 if given.device == "cpu" else 4)
     say = functools.partial(print, flush=True)
     say(f"random programs from seed {seed} on")
     warnings.simplefilter("ignore")  # NumPy's and sessions', of programs that overflow and never repeat
@@ -76,14 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
             if given.rounds is None and time.monotonic() - start > given.seconds:
                 say(f"{searched} programs in {time.monotonic() - start:.0f} s: each as eagerly")
                 return 0
-            error = search(kind, seed + rounds, given.count)
+            error = search(kind, seed + rounds, count, given.device)
             if error is not None:
                 traceback.print_exception(error, file=sys.stdout)
                 say(f"FAILED, of the kind {kind!r}. To run it again:")
-                again = f"--seed {seed + rounds} --rounds 1 --count {given.count} --kind {shlex.quote(kind)}"
+                again = f"--seed {seed + rounds} --rounds 1 --count {count} --kind {shlex.quote(kind)}"
+                again += "" if given.device == "cpu" else f" --device {given.device}"
                 say(f"python tests/session/random_search.py {again}")
                 return 1
-            searched += given.count
+            searched += count
         rounds += 1
     say(f"{searched} programs in {time.monotonic() - start:.0f} s: each as eagerly")
     return 0
