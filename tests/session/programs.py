@@ -63,6 +63,13 @@ SCALAR = {
     "power": lambda x, t: (x * x + 1) ** (-t * 0.1),
     "over": lambda x, t: x / (1.5 + t * t),
 }
+SHAPED = {  # to an array of another shape, and what becomes of both
+    "column": (lambda x: tg.tanh(x[:, :1]), lambda x, y: x + y * 0.5),
+    "number": (lambda x: tg.sin(x[0, 0]), lambda x, y: x * y),
+    "cube": (lambda x: x[:, None] * tg.tanh(x[:1, :, None]), lambda x, y: y[:, 1] + x * 0.5),
+    "flat": (lambda x: tg.sigmoid(x).reshape(-1), lambda x, y: y.reshape(x.shape) - x),
+    "long": (lambda x: tg.sin(tg.concatenate([x, x * 0.5, x], 1)[:, 1:]), lambda x, y: y[:, 3:7] * x),
+}
 LOOKS = ("item", "numpy", "text", "bool", "shape")
 
 place = st.integers(0, 5)
@@ -73,6 +80,7 @@ simple = st.one_of(
     st.tuples(st.just("weight"), place),
     st.tuples(st.just("fresh"), st.sampled_from(["array", "list", "full", "normal", "leaf"])),
     st.tuples(st.just("hold"), place),
+    st.tuples(st.just("reshape"), st.sampled_from(list(SHAPED)), place, st.booleans()),
     st.tuples(st.just("look"), st.sampled_from(LOOKS), place),
     st.tuples(st.just("carry"), place, st.booleans()),
     st.tuples(st.just("twin"), place, st.sampled_from(["same", "own", "own"])),
@@ -238,6 +246,14 @@ class Machine:
                 "leaf": lambda: self.tensor(self.data * 0.5, requires_grad=True),
             }[kind]()
         )
+
+    def reshape_(self, how, a, held):
+        x = self.pick(a)
+        make, use = SHAPED[how]
+        y = make(x)
+        if held:
+            self.held.append(y)
+        self.give(use(x, y))
 
     def hold_(self, a):
         self.held.append(self.pick(a))

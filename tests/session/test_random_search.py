@@ -43,7 +43,9 @@ def test_on_another_device(monkeypatch, capsys):
     monkeypatch.setattr(random_search, "KINDS", {"straight": (random_search.KINDS["straight"][0], run)})
     assert random_search.main(["--seed", "5", "--device", "cuda:1"]) == 1
     said = capsys.readouterr().out
-    assert "on cuda:1" in said and said.strip().endswith("--seed 5 --rounds 1 --count 4 --kind straight --device cuda:1")
+    assert "on cuda:1" in said and said.strip().endswith(
+        "--seed 5 --rounds 1 --count 4 --kind straight --device cuda:1"
+    )
 
 
 def test_it_starts_no_search_after_its_time(monkeypatch, capsys):
