@@ -23,6 +23,7 @@ import numpy as np
 from ...errors import KernelError, TapegradError
 from .faults import EXTRA, MISSING, NO_DEVICE
 from .library import device_count
+from .toolkit import find_compiler, name_toolkit
 from .vectors import joined
 
 ENTRY = re.compile(r"\.visible \.entry (\w+)\(")
@@ -38,6 +39,7 @@ def module():
     """numba.cuda, or a KernelError that says what to install."""
     if importlib.util.find_spec("numba_cuda") is None:
         raise KernelError(f"numba-cuda is not installed, which makes the kernels for CUDA; {EXTRA}")
+    name_toolkit()  # before Numba looks for it
     from numba import cuda
 
     return cuda
@@ -64,7 +66,10 @@ def why_not() -> str | None:
     try:
         if simulated():
             return "NUMBA_ENABLE_CUDASIM is set, so that kernels run in a simulator; unset it to use a GPU"
-        return None if device_count() else MISSING[NO_DEVICE]
+        if not device_count():
+            return MISSING[NO_DEVICE]
+        find_compiler()
+        return None
     except TapegradError as error:
         return str(error)
 
