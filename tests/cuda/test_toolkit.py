@@ -74,6 +74,24 @@ def test_packages_come_first(machine, monkeypatch):
     assert os.environ["CUDA_HOME"] == ""
 
 
+@pytest.mark.parametrize("folder", toolkit.FOLDERS)
+def test_a_library_where_nobody_else_looks(machine, monkeypatch, folder):
+    pathfinder(monkeypatch, missing)
+    place = machine("cuda") / folder
+    place.mkdir(parents=True)
+    for name in ("libnvvm.so.3", "libnvvm.so.4"):
+        (place / name).touch()
+    loaded = []
+
+    def load(path):
+        if path.endswith("3"):
+            raise OSError("of another kind of machine")
+        loaded.append(path)
+
+    monkeypatch.setattr(toolkit.ctypes, "CDLL", load)
+    assert toolkit.find_compiler() == str(place / "libnvvm.so.4") == loaded[0]
+
+
 def test_where_there_is_none(machine, monkeypatch):
     pathfinder(monkeypatch, missing)
     with pytest.raises(KernelError, match=r"NVVM was not found.*pip install .*or let CUDA_HOME name a CUDA toolkit"):

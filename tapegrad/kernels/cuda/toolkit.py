@@ -21,6 +21,11 @@ from ...errors import KernelError
 from .faults import EXTRA
 
 PLACES = "/usr/local", "/opt"  # where toolkits are installed, as "cuda" or "cuda-13.0"
+FOLDERS = (
+    "nvvm/lib64",
+    "lib64",
+    "lib",
+)  # of a toolkit, where NVVM may lie; the last in toolkits that were put together of packages
 LIBDEVICE = Path("nvvm", "libdevice", "libdevice.10.bc")
 
 
@@ -62,8 +67,10 @@ def find_compiler() -> str:
     try:
         return str(pathfinder.load_nvidia_dynamic_lib("nvvm").abs_path)
     except (RuntimeError, OSError) as error:
-        for library in Path(os.environ.get("CUDA_HOME", "/"), "nvvm", "lib64").glob("libnvvm.so*"):
-            with contextlib.suppress(OSError):  # it reads CUDA_HOME once in a process, but takes what is loaded already
+        home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+        places = [Path(home, folder) for folder in FOLDERS] if home else []
+        for library in (file for place in places for file in sorted(place.glob("libnvvm.so*"))):
+            with contextlib.suppress(OSError):  # cuda-pathfinder reads CUDA_HOME once, and takes what is loaded already
                 ctypes.CDLL(str(library))
                 return str(library)
         raise KernelError(
