@@ -71,6 +71,7 @@ class CUdevice_attribute(enum.IntEnum):
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
     CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97
+    CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES = 100
 
 
 class CUstream_flags(enum.IntEnum):
@@ -189,6 +190,7 @@ class Fake:
 
     def __init__(self, devices: int = 1, version: int = 13000, memory: int = 1 << 24, deferred: tuple[int, ...] = ()):
         self.processors = (132,) * devices
+        self.coherent = False
         self.queues = Queues(deferred)  # named by the order in which the streams were made
         self.streams = 0
         for kind in ENUMS:
@@ -321,7 +323,9 @@ class Fake:
         return self.total
 
     def do_cuDeviceGetAttribute(self, attribute, device):
-        return {16: self.processors[device.ordinal], 75: 9, 76: 0, 97: 227 << 10}[int(attribute)]
+        return {16: self.processors[device.ordinal], 75: 9, 76: 0, 97: 227 << 10, 100: int(self.coherent)}[
+            int(attribute)
+        ]
 
     def do_cuDevicePrimaryCtxRetain(self, device):
         return self.handle("context", ordinal=device.ordinal)

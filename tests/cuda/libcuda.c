@@ -43,7 +43,7 @@ status cuDeviceGetName(char *name, int n, int device) { strncpy(name, "Stub", n)
 status cuDeviceTotalMem_v2(size_t *n, int device) { *n = (size_t)5 << 30; return device == 7 ? 0 : 101; }
 status cuDeviceGetAttribute(int *value, int attribute, int device)
 {
-    *value = attribute == 16 ? 132 : attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 232448 : -1;
+    *value = attribute == 16 ? 132 : attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 232448 : attribute == 100 ? 0 : -1;
     return device == 7 ? 0 : 101;
 }
 status cuDevicePrimaryCtxRetain(void **made, int device) { *made = &context; return device == 7 ? 0 : 101; }

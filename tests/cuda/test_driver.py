@@ -9,8 +9,10 @@ import threading
 import numpy as np
 import pytest
 from driver_devices import adding, either_device, get, made, put, stand_in_driver  # noqa: F401  fixtures
+from fake_bindings import Fake
 
 from tapegrad.errors import KernelError, OutOfMemory
+from tapegrad.kernels.cuda.driver import Driver
 from tapegrad.kernels.cuda.faults import CaptureUnsafe
 from tapegrad.kernels.cuda.streams import COPIES, MAIN
 from tapegrad.kernels.cuda.words import Words
@@ -139,6 +141,18 @@ def test_pageable_memory_may_change_at_once_and_pinned_memory_behind_wait():
 
 
 # graphs
+
+
+@pytest.mark.parametrize("coherent", [False, True])
+def test_a_gpu_that_reads_pageable_memory_by_itself_is_waited_for(coherent):
+    api = Fake()
+    api.coherent = coherent
+    device = Driver(api=api)
+    put(device, [1.0, 2.0])
+    assert device.properties.coherent is coherent and api.calls.count("cuStreamSynchronize") == coherent
+    block = device.pinned(8)
+    device.upload(device.allocate(8), block.address, 8)
+    assert api.calls.count("cuStreamSynchronize") == coherent
 
 
 def test_a_graph_runs_when_it_is_launched(device):

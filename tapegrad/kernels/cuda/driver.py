@@ -258,6 +258,8 @@ class Driver:
                 graph.reads(block)
             else:
                 self.read_until_now(block, stream)
+        elif self.properties.coherent:  # nothing says that the driver then reads the source before it returns
+            self._done(self.api.cuStreamSynchronize(to), "waiting for a copy")
 
     def fetch(self, block: Pinned, address: int, nbytes: int) -> None:
         """Copy to a pinned block, when everything asked for before is done; its bytes are there behind `Pinned.wait`."""

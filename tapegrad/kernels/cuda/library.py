@@ -12,7 +12,8 @@ from .faults import EXTRA, DriverMissing, fault
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What a GPU is. memory: bytes. shared: bytes of shared memory that a block may ask for. version: of CUDA, as (13, 0)."""
+    """What a GPU is. memory: bytes. shared: bytes of shared memory that a block may ask for. version: of CUDA, as (13, 0).
+    coherent: it reads the host's pageable memory by the host's own page tables."""
 
     name: str
     capability: tuple[int, int]
@@ -20,6 +21,7 @@ class Properties:
     memory: int
     shared: int
     version: tuple[int, int]
+    coherent: bool = False
 
 
 def bindings() -> Any:
@@ -88,6 +90,7 @@ def properties_of(api: Any, device: Any, where: str) -> Properties:
         known(api.cuDeviceTotalMem(device), "asking its memory"),
         attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
         version_of(api)[1],
+        bool(attribute("PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES")),
     )
 
 
