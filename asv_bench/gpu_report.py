@@ -4,9 +4,10 @@
 
 At most 8 minutes. Needs the extra "cuda" and PyTorch with CUDA; where there is no GPU, every row says "not measured" and why.
 
-Every section runs in a process of its own, because a kernel that fails takes its process's GPU with it, and has its share of
-the time; what was measured until then counts. Times are the least of several rounds in which the contenders take turns. The
-work of a round is put into the queue at once and waited for at its end (`gpu/rows.py`). Nothing else should run on the GPU.
+Every section runs in a process of its own and has its share of the time; what was measured until then counts. A kernel that fails
+takes its process's GPU with it: the rows behind it get another process. Times are the least of several rounds in which the
+contenders take turns. The work of a round is put into the queue at once and waited for at its end (`gpu/rows.py`). Nothing else
+should run on the GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -110,10 +111,14 @@ def machine() -> list[str]:
     return lines
 
 
-def measure_here(section: Section, out: Path) -> None:
-    """Measure a section's rows in this process; each is a line of JSON in the file as soon as it is there."""
-    for i, row in enumerate(section.rows()):
-        start = time.perf_counter()
+def measure_here(section: Section, out: Path, numbers: Sequence[int] | None = None) -> None:
+    """Measure a section's rows, or those of these numbers, in this process; each is a line of JSON in the file as soon as it is there.
+
+    It ends behind a row that has cost the process its GPU.
+    """
+    rows = section.rows()
+    for i in range(len(rows)) if numbers is None else numbers:
+        row, start, ends = rows[i], time.perf_counter(), False
         try:
             text, met = row.measure()
         except NotMeasured as reason:
@@ -123,26 +128,50 @@ def measure_here(section: Section, out: Path) -> None:
                 f"failed: {type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}",
                 False,
             )
+            ends = lost(error)
         taken = time.perf_counter() - start
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"row": i, "text": text, "met": met, "seconds": taken}) + "\n")
+        if ends:
+            return
+
+
+def lost(error: BaseException | None) -> bool:
+    """Whether no kernel runs in this process any more: by tapegrad's error, or PyTorch's for whatever CUDA says."""
+    from tapegrad.kernels.cuda.faults import ContextLost
+
+    if error is None:
+        return False
+    return isinstance(error, ContextLost) or type(error).__name__ == "AcceleratorError" or lost(error.__context__)
 
 
 def measured(section: Section, seconds: float) -> dict[int, tuple[str, bool | None]]:
-    """Texts and verdicts of a section's rows, by a process that is ended after so many seconds."""
-    rows = section.rows()
+    """Texts and verdicts of a section's rows, by processes that are ended after so many seconds in all.
+
+    A process that dies in a row, or loses its GPU there, is followed by one for the rows behind it.
+    """
+    rows, until, over = section.rows(), time.perf_counter() + seconds, False
+    found: dict[int, tuple[str, bool | None]] = {}
+    open_rows = sorted(range(len(rows)), key=lambda i: rows[i].late)
     with tempfile.TemporaryDirectory(prefix="gpu-report-") as folder:
         out = Path(folder, "rows.json")
-        command = [sys.executable, "-m", "asv_bench.gpu_report", "--measure", section.module, str(out)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=os.name == "posix")
-        try:
-            ended = f"the process ended with {process.wait(seconds)}"
-        except subprocess.TimeoutExpired:
-            ended = f"the {seconds:.0f} seconds of this section were over"
-            _end(process)
-        text = out.read_text(encoding="utf-8") if out.exists() else ""
-    found = {line["row"]: (line["text"], line["met"]) for line in map(json.loads, text.splitlines())}
+        while open_rows and not over:
+            command = [sys.executable, "-m", "asv_bench.gpu_report", "--measure", section.module, str(out)]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+            process = subprocess.Popen(
+                [*command, *map(str, open_rows)], cwd=ROOT, env=environment, start_new_session=os.name == "posix"
+            )
+            try:
+                ended = f"the process ended with {process.wait(max(until - time.perf_counter(), 0.1))}"
+            except subprocess.TimeoutExpired:
+                ended, over = f"the {seconds:.0f} seconds of this section were over", True
+                _end(process)
+            before = len(found)
+            text = out.read_text(encoding="utf-8") if out.exists() else ""
+            found |= {line["row"]: (line["text"], line["met"]) for line in map(json.loads, text.splitlines())}
+            open_rows = [i for i in open_rows if i not in found]
+            if open_rows and not over and (process.returncode or len(found) == before):
+                found[open_rows.pop(0)] = f"not measured: {ended}", None
     return {i: found.get(i, (f"not measured: {ended}", None)) for i in range(len(rows))}
 
 
@@ -187,10 +216,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, default=DOCUMENT, metavar="FILE", help="default: docs/performance-gpu.md")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="only these sections; nothing is written")
-    parser.add_argument("--measure", nargs=2, metavar=("SECTION", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)  # a section, a file, numbers of rows
     options = parser.parse_args()
     if options.measure:
-        measure_here(SECTIONS[options.measure[0]], Path(options.measure[1]))
+        name, file, *numbers = options.measure
+        measure_here(SECTIONS[name], Path(file), list(map(int, numbers)))
         return
     head = ["# Performance on a GPU", "", "Made by `python -m asv_bench.gpu_report`; not edited by hand."]
     lines = [*head, "", *machine()]

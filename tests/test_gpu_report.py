@@ -18,6 +18,7 @@ if str(ROOT) not in sys.path:
 from asv_bench import gpu_report  # noqa: E402
 from asv_bench.gpu import checker, parity, rows  # noqa: E402
 from asv_bench.gpu.rows import NotMeasured, Outcome, Row  # noqa: E402
+from tapegrad.kernels.cuda.faults import ContextLost  # noqa: E402
 
 
 def cells(text: str) -> list[list[str]]:
@@ -85,6 +86,60 @@ def test_a_section_whose_process_dies_says_so(monkeypatch):
     monkeypatch.setattr(gpu_report.subprocess, "Popen", lambda command, **how: popen(dying, **how))
     found = gpu_report.measured(gpu_report.SECTIONS["checker"], 60)
     assert found == {0: ("not measured: the process ended with 3", None)}
+
+
+def test_rows_behind_a_lost_gpu_get_another_process(monkeypatch):
+    """The second row kills its process, the fourth loses its GPU; late rows come last, and all are in the order of the table."""
+    order = ["a", "dies", "late", "loses", "b"]
+    rows = tuple(Row(name, "", lambda: Outcome("", None), late=name == "late") for name in order)
+    monkeypatch.setattr(checker, "ROWS", rows)
+    popen, started = gpu_report.subprocess.Popen, []
+    program = (
+        "import json, os, sys\nfile, *numbers = sys.argv[1:]\n"
+        "for i in map(int, numbers):\n    i == 1 and os._exit(7)\n"
+        "    open(file, 'a').write(json.dumps({'row': i, 'text': str(i), 'met': i != 3}) + '\\n')\n    i == 3 and os._exit(0)"
+    )
+
+    def start(command, **how):
+        started.append(command[5:])
+        return popen([sys.executable, "-c", program, *command[5:]], **how)
+
+    monkeypatch.setattr(gpu_report.subprocess, "Popen", start)
+    found = gpu_report.measured(gpu_report.SECTIONS["checker"], 60)
+    assert [numbers[1:] for numbers in started] == [["0", "1", "3", "4", "2"], ["3", "4", "2"], ["4", "2"]]
+    assert found == {
+        0: ("0", True),
+        1: ("not measured: the process ended with 7", None),
+        2: ("2", True),
+        3: ("3", False),
+        4: ("4", True),
+    }
+
+
+def test_a_row_that_loses_the_gpu_ends_its_process(monkeypatch, tmp_path):
+    def lose():
+        try:
+            raise ContextLost("a kernel read outside its memory")
+        except ContextLost:
+            raise ValueError("because of that")  # noqa: B904
+
+    rows = Row("a", "1", lose), Row("b", "2", lambda: Outcome("5 µs", True))
+    monkeypatch.setattr(checker, "ROWS", rows)
+    out = tmp_path / "rows.json"
+    gpu_report.measure_here(gpu_report.SECTIONS["checker"], out, [0, 1])
+    (line,) = out.read_text().splitlines()
+    assert "because of that" in line
+
+
+def test_parity_stops_in_time(monkeypatch):
+    monkeypatch.setattr(parity, "DEVICE", "reference")
+    monkeypatch.setattr(parity, "operations", lambda: {n: OPS[n] for n in ("exp", "sum", "matmul")})
+    monkeypatch.setattr(parity, "SECONDS", -1)
+    found = parity.compare(0, 2)
+    assert found == {"ops": 0, "compared": 0, "wrong": [], "left": 2}
+    monkeypatch.setattr(parity, "_parts", lambda: [found])
+    row = parity._registry()
+    assert row.met is None and "2 ops not reached" in row.text
 
 
 # what it measures with, on the devices that are here

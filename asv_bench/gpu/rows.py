@@ -13,11 +13,12 @@ DEVICE = "cuda:0"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `measure` is called on a machine with a GPU, once."""
+    """A line of the table. `measure` is called on a machine with a GPU, once; late: after the rows that are not."""
 
     what: str
     bar: str
     measure: Callable[[], Outcome]
+    late: bool = False
 
 
 class NotMeasured(Exception):
