@@ -16,6 +16,7 @@ from test_simulated_sessions import dense, same, trained
 from test_simulated_softmax import softmax_of
 
 import tapegrad as tg
+from tapegrad.halves import widened
 from tapegrad.ops import samples
 
 USABLE = os.environ.get("TAPEGRAD_CUDA", "driver") == "driver" and tg.cuda.is_available()
@@ -139,3 +140,25 @@ def test_device_memory_does_not_grow():
     for _ in range(2000):
         step()
     assert tg.cuda.memory_stats()["reserved"] == before
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_halves(half):
+    """Every number there and back, chains of odd lengths, products, and a step under autocast."""
+    eps = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[half]
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    every = widened(bits) if half == "bfloat16" else bits.view(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(tg.tensor(every, device="cuda").astype(half).astype("float32").numpy(), every)
+    rng = np.random.default_rng(0)
+    for n in (1, 7, 8, 1023, 1025, 70_001):
+        a = rng.normal(size=n).astype(np.float32)
+        x, y = (tg.tensor(a, device=d).astype(half) for d in ("cuda", "cpu"))
+        for f in (lambda t: t * 2 + 1, lambda t: tg.tanh(t) * t, lambda t: t[1:] - t[:-1], lambda t: t.sum()):
+            got, wanted = (f(t).to("cpu").astype("float32").numpy() for t in (x, y))
+            np.testing.assert_allclose(got, wanted, rtol=4 * eps, atol=4 * eps)
+    a, b = (tg.tensor(rng.normal(size=(65, 65)).astype(np.float32), device="cuda") for _ in range(2))
+    exact = a.numpy().astype(np.float64) @ b.numpy()
+    with tg.autocast(half):
+        product = a @ b
+    assert product.dtype.name == half
+    np.testing.assert_allclose(product.astype("float32").numpy(), exact, rtol=0, atol=32 * eps)
