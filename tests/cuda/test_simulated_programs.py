@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from random_search import KINDS, search
+from searched_devices import SMALL, found
 
 from tapegrad.kernels.cuda import staging
 
@@ -18,11 +19,12 @@ def simulator(monkeypatch):
     monkeypatch.setenv("TAPEGRAD_CUDA", "simulator")
 
 
-@pytest.mark.parametrize("device", ["cuda", "late"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_few_programs(kind, device, monkeypatch):
-    for name in ("STAGED", "AHEAD", "PIECE"):  # which the device that is late lowers
-        monkeypatch.setattr(staging, name, getattr(staging, name))
-    error = search(kind, seed=len(device), count=4 if device == "cuda" else 3, device=device)
+@pytest.mark.parametrize(
+    "device, kind", [*(("cuda", kind) for kind in KINDS), ("late", "models"), ("library", "straight")]
+)
+def test_a_few_programs(device, kind, monkeypatch):
+    for setting in SMALL:
+        monkeypatch.setattr(staging, setting, getattr(staging, setting))
+    error = search(kind, seed=len(device), count=2, device=found(device))
     if error is not None:
         raise error

@@ -89,7 +89,7 @@ class Tolerance:
     """How far elements of an array may be off: so many ulps of its largest element.
 
     scale: what ulps of arrays of smaller elements are of, for programs in which rounding alone may be all that an array holds.
-    eps: an ulp of 1 in the coarsest dtype that results were rounded to on the way, where that is none of theirs.
+    eps: an ulp of 1 in the coarsest dtype that results were rounded to on the way, where theirs is finer, as a Python number's.
     """
 
     ulps: float = 0

@@ -5,7 +5,8 @@
     python tests/session/random_search.py --device cuda        on a GPU, and compared with the CPU
 
 Without a GPU the last one needs NUMBA_ENABLE_CUDASIM=1 and TAPEGRAD_CUDA=simulator, which is slow: there are fewer programs then.
-`--device late` is a simulated GPU that puts its work off until something waits for it, and to which small arrays go as large ones do.
+`--device late` is a simulated GPU that puts its work off until something waits for it, and to which small arrays go as large ones do;
+`--device library` one whose products are those of an emulated cuBLAS.
 
 Programs come in rounds: of each kind some dozens, with the seed of the round, which is one more than that of the round before. The
 first failure ends the search. What is printed then is the shortest program that Hypothesis finds for it, and how to run it again;
@@ -22,14 +23,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 from programs import check, programs
 from programs_of_models import check_model, programs_of_models
-
-from tapegrad.kernels.prepare import BACKENDS
-from tapegrad.tape import spaces
 
 KINDS: dict[str, tuple[Any, Callable]] = {
     "branches and loops": (programs(sums=True, control=True), check),
@@ -39,26 +38,10 @@ KINDS: dict[str, tuple[Any, Callable]] = {
 }
 
 
-def late() -> str:
-    """Make the simulated GPU whose work happens as late as it may, if it is not there; its name."""
-    name = "cuda:99"
-    if name not in spaces._spaces:
-        from tapegrad.kernels.cuda import staging
-        from tapegrad.kernels.cuda.devices import Gpu
-        from tapegrad.kernels.cuda.simulated import Simulated, simulated_driver
-        from tapegrad.kernels.cuda.streams import COPIES, MAIN
-
-        staging.STAGED, staging.AHEAD, staging.PIECE = 8, 16, 32  # bytes
-        simulated_driver(1)  # cuts launches to what a simulator can run
-        gpu = Gpu(1, Simulated(1, deferred=(MAIN, COPIES)), has_cublas=False)
-        spaces._spaces[name], BACKENDS[name] = gpu, gpu.backend
-    return name
-
-
 def search(kind: str, seed: int, count: int, device: str = "cpu") -> BaseException | None:
     """Check programs of one kind: the error of the shortest that fails, with Hypothesis's note of it."""
     strategy, run = KINDS[kind]
-    where = {} if device == "cpu" else {"device": late() if device == "late" else device}
+    where = {} if device == "cpu" else {"device": device}
     failed: list = []
 
     @hypothesis.seed(seed)
@@ -90,9 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--count", type=int, help="programs of each kind in a round (40; 4 on other devices than the CPU)"
     )
-    parser.add_argument("--device", default="cpu", help="where all tensors lie: cpu, cuda, cuda:1, late (cpu)")
+    parser.add_argument("--device", default="cpu", help="where all tensors lie: cpu, cuda, cuda:1, late, library (cpu)")
     parser.add_argument("--kind", choices=KINDS, action="append", help="search these only")
     given = parser.parse_args(arguments)
+    device = given.device
+    if device in ("late", "library"):
+        sys.path.append(str(Path(__file__).parents[1] / "cuda"))
+        from searched_devices import found
+
+        device = found(device)
     seed = int(time.time()) if given.seed is None else given.seed
     count = given.count or (40 if given.device == "cpu" else 4)
     say = functools.partial(print, flush=True)
@@ -104,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
             if given.rounds is None and time.monotonic() - start > given.seconds:
                 say(f"{searched} programs in {time.monotonic() - start:.0f} s: each as eagerly")
                 return 0
-            error = search(kind, seed + rounds, count, given.device)
+            error = search(kind, seed + rounds, count, device)
             if error is not None:
                 traceback.print_exception(error, file=sys.stdout)
                 say(f"FAILED, of the kind {kind!r}. To run it again:")
