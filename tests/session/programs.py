@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from paired import EPS, Tolerance, agree
+from program_ops import BINARY, LARGE, REDUCED, RESHAPED, SCALAR, SUMMING, UNARY
 
 import tapegrad as tg
 from tapegrad import optim
@@ -25,51 +26,6 @@ REORDERED = 1 << 14  # ulps: such programs feed their results back for ten itera
 HALVES = 16  # the same in ulps of a dtype of two bytes, where few results are rounded otherwise
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
-UNARY = {
-    "tanh": tg.tanh,
-    "sin": tg.sin,
-    "exp": lambda x: tg.exp(-x * x),
-    "sigmoid": tg.sigmoid,
-    "relu": tg.relu,
-    "negative": lambda x: -x,
-    "flip": lambda x: tg.flip(x, 1),
-    "roll": lambda x: tg.roll(x, 1, 1),
-    "turned": lambda x: x.T.T,
-    "row": lambda x: x[:1],
-    "halves": lambda x: tg.concatenate(tg.split(x, 2, 1)[::-1], 1),
-    "copy": lambda x: x.copy(),
-    "detach": lambda x: x.detach(),
-    "where": lambda x: tg.where(x > 0.1, x, 0.5),
-    "narrow": lambda x: x.astype(tg.float32).astype(x.dtype),
-    "whole": lambda x: (x * 10).astype(tg.int32).astype(x.dtype) * 0.1,
-}
-SUMMING = {
-    "mean": lambda x: x.mean(0, keepdims=True),
-    "sum": lambda x: x - x.sum(1, keepdims=True) * 0.1,
-    "softmax": lambda x: tg.softmax(x, 1),
-    "max": lambda x: x / (x.abs().max() + 1),
-}
-BINARY = {
-    "add": lambda a, b: a + b,
-    "multiply": lambda a, b: tg.tanh(a * b),
-    "subtract": lambda a, b: a - b * 0.5,
-    "divide": lambda a, b: a / (b * b + 1),
-    "maximum": tg.maximum,
-    "matmul": lambda a, b: tg.tanh(a @ b[:1].T) * b,
-}
-SCALAR = {
-    "times": lambda x, t: tg.tanh(x * t),
-    "plus": lambda x, t: t + x,
-    "power": lambda x, t: (x * x + 1) ** (-t * 0.1),
-    "over": lambda x, t: x / (1.5 + t * t),
-}
-SHAPED = {  # to an array of another shape, and what becomes of both
-    "column": (lambda x: tg.tanh(x[:, :1]), lambda x, y: x + y * 0.5),
-    "number": (lambda x: tg.sin(x[0, 0]), lambda x, y: x * y),
-    "cube": (lambda x: x[:, None] * tg.tanh(x[:1, :, None]), lambda x, y: y[:, 1] + x * 0.5),
-    "flat": (lambda x: tg.sigmoid(x).reshape(-1), lambda x, y: y.reshape(x.shape) - x),
-    "long": (lambda x: tg.sin(tg.concatenate([x, x * 0.5, x], 1)[:, 1:]), lambda x, y: y[:, 3:7] * x),
-}
 LOOKS = ("item", "numpy", "text", "bool", "shape")
 
 place = st.integers(0, 5)
@@ -81,7 +37,7 @@ simple = st.one_of(
     st.tuples(st.just("weight"), place, st.just("relu")),
     st.tuples(st.just("fresh"), st.sampled_from(["array", "list", "full", "normal", "leaf"])),
     st.tuples(st.just("hold"), place),
-    st.tuples(st.just("reshape"), st.sampled_from(list(SHAPED)), place, st.booleans()),
+    st.tuples(st.just("reshape"), st.sampled_from(list(RESHAPED)), place, st.booleans()),
     st.tuples(st.just("look"), st.sampled_from(LOOKS), place),
     st.tuples(st.just("carry"), place, st.booleans()),
     st.tuples(st.just("twin"), place, st.sampled_from(["same", "own", "own"])),
@@ -98,6 +54,14 @@ summing = st.one_of(
     st.tuples(st.just("learn"), place, st.just(True)),
     st.tuples(st.just("gradient"), st.sampled_from(["hold", "drop", "halve"])),
     st.tuples(st.just("inner"), place),
+    st.tuples(
+        st.just("reduce"),
+        st.sampled_from(list(LARGE)),
+        st.sampled_from(list(REDUCED)),
+        st.sampled_from([0, 1, None]),
+        place,
+        st.sampled_from(["", "", "large", "small", "both"]),
+    ),
 )
 
 
@@ -130,7 +94,7 @@ class Program:
     @property
     def exact(self) -> bool:
         """Nothing is summed in an order that could differ."""
-        return not mentions(self.body, "summing", "backward", "step", "gradient", "inner", "learn")
+        return not mentions(self.body, "summing", "backward", "step", "gradient", "inner", "learn", "reduce")
 
     @property
     def eps(self) -> float:
@@ -250,11 +214,19 @@ class Machine:
 
     def reshape_(self, how, a, held):
         x = self.pick(a)
-        make, use = SHAPED[how]
+        make, use = RESHAPED[how]
         y = make(x)
         if held:
             self.held.append(y)
         self.give(use(x, y))
+
+    def reduce_(self, large, how, axis, a, held):
+        """A reduction of more elements, in a chain with what it is of; one of them, both or neither are held."""
+        x = self.pick(a)
+        y = tg.tanh(LARGE[large](x) * 1.5)
+        z = REDUCED[how](y, axis)
+        self.held += {"large": [y], "small": [z], "both": [y, z]}.get(held, [])
+        self.give((y - z)[: x.shape[0], :4] * 0.5)
 
     def hold_(self, a):
         self.held.append(self.pick(a))
