@@ -176,9 +176,9 @@ def test_prepare(device, monkeypatch):
         assert prepared(222) == lower + b"\0" == prepared()  # newer than the driver: under its version, from then on
         assert prepared(218) == b"\x7fELF of " + lower == prepared()  # an instruction that is newer: machine code
         assert device.api.calls.count("cuModuleLoadDataEx") == 7
-        device._form = 0
+        device.form = 0
         assert prepared(221, 221) == b"\x7fELF of " + lower  # a driver without a compiler
-        device._form = 0
+        device.form = 0
         for statuses, sentence in (((209,), "for another GPU"), ((222, 222, 209), "newer than the NVIDIA driver")):
             with pytest.raises(NotLoaded, match=sentence):
                 prepared(*statuses)

@@ -19,11 +19,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ...errors import KernelError, TapeError
+from ...errors import TapeError
 from ..blocks import FORKED
-from .faults import COMPILING, REFUSED_PTX, CaptureUnsafe, DriverMissing, NotLoaded
+from .faults import COMPILING, CaptureUnsafe, DriverMissing, NotLoaded
 from .graph import Graph
 from .library import device_count, fault_of, properties_of, started
+from .loading import prepared
 from .pinned import Pinned, block_at
 from .streams import COPIES, LEGACY, MAIN, Event
 from .template import blocks_for
@@ -65,7 +66,7 @@ class Driver:
         self._retired: list[tuple[Callable, Any]] = []  # what a capture keeps from being freed
         self._modules: dict[bytes, Any] = {}
         self._pinned: dict[int, weakref.ref[Pinned]] = {}
-        self._form = 0  # in which the driver takes kernels; `prepare`
+        self.form = 0  # in which the driver takes kernels
         _drivers.add(self)
 
     # calls
@@ -330,37 +331,8 @@ class Driver:
         raise NotLoaded(f"{error} The driver's compiler says:\n{text}" if text else str(error), int(status))
 
     def prepare(self, kernel: Any) -> Function:
-        """A `template.Kernel` on this device.
-
-        Where the driver does not take its PTX, which may be newer than the driver, it gets that under an older version, and
-        where that does not do either, machine code. What did once is the first thing tried from then on.
-        """
-        from . import door
-
-        capability, version = self.properties.capability, self.properties.version
-        ptx = kernel.ptx(capability)
-        name, refused = door.entry(ptx), None
-        forms: tuple[Callable[[], str | bytes], ...] = (
-            lambda: ptx,
-            lambda: door.lowered(ptx, version),
-            lambda: door.assemble(door.lowered(ptx, version), capability),
-        )
-        for form in range(self._form, len(forms)):
-            try:
-                made = self.load(forms[form](), name, kernel.arguments)
-            except NotLoaded as error:
-                if form == 0 and error.status not in REFUSED_PTX:
-                    raise
-                refused = refused or error
-            except KernelError as error:
-                if refused is None or type(error) is not KernelError:
-                    raise
-                raise KernelError(f"{refused} Nor does machine code help: {error}") from error
-            else:
-                self._form = form
-                return made
-        assert refused is not None
-        raise refused
+        """A `template.Kernel` on this device, in the form that its driver takes (`loading.py`)."""
+        return prepared(self, kernel)
 
     def launch(self, function: Function, grid: Extent, block: Extent, shared: int, words: Words) -> None:
         """Run a kernel: `grid` blocks of `block` threads, each an int or three, with `shared` bytes of shared memory."""
