@@ -11,6 +11,7 @@ from registry_cases import params
 
 import tapegrad as tg
 from tapegrad import nn, optim
+from tapegrad.errors import TapeError
 from tapegrad.kernels.cuda.gemm import COMPUTE, TYPES
 from tapegrad.ops import samples
 
@@ -153,6 +154,28 @@ def test_products_of_halves_are_the_librarys(half, monkeypatch, rng):
     assert {(c.first.type, c.second.type, c.result.type, c.compute) for c in calls} == {
         (TYPES[half], TYPES[half], TYPES[half], COMPUTE["float32"])
     }
+
+
+@both
+def test_a_factor_that_was_overwritten(half, device, monkeypatch):
+    """A product of halves needs it in its backward, where it is cuBLAS's; elsewhere it has kept what it converted."""
+
+    def overwritten(where: str):
+        w = tg.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=half, device=where, requires_grad=True)
+        x = tg.tensor([[1.0, 1.0]], dtype=half, device=where, requires_grad=True)
+        y = x @ w
+        with tg.no_grad():
+            w.copy_(w * 0.5)
+        (y * y).sum().backward()
+        return x.grad
+
+    for where in ("cpu", device):
+        np.testing.assert_array_equal(wide(overwritten(where)), [[32, 72]])
+    library, *_ = gpu_with_products(monkeypatch, Emulated())
+    with pytest.raises(
+        TapeError, match="input 1 of matmul, of shape .* was overwritten in place after it was recorded"
+    ):
+        overwritten(library)
 
 
 @both

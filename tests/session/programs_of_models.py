@@ -183,7 +183,7 @@ class ModelMachine(Machine):
                 try:
                     BETWEEN[what](self, session)
                 except TapegradError as error:
-                    self.outside.append(type(error).__name__)
+                    self.outside.append(self.said(error))
         self.vars.clear()
 
     def final(self) -> list:
