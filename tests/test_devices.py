@@ -230,11 +230,11 @@ def test_other_libraries_are_told_the_queue_and_waited_for(far):
 
     x, before = Foreign(), len(far.followed)
     assert tg.from_dlpack(x).tolist() == [1, 2] and x.asked == {"stream": far.queue}
-    assert far.followed[before:] == [
-        1
-    ]  # whoever had the capsule may have asked for more, before the memory is used again
-    t.__dlpack__()  # nobody had this one
-    assert len(far.followed) == before + 1
+    # whoever had the capsule may have asked for more, before the memory is used again; NumPy, which lets go of it, does not
+    # say whether anybody had it
+    assert far.followed[before:] == [1]
+    t.__dlpack__()
+    assert far.followed[before:] == [1, 1]
     for said, streams in (({}, [1]), ({"stream": None}, []), ({"stream": 1}, [1]), ({"stream": 99}, [99])):
         there = len(far.followed)
         found = {k: v for k, v in t.__cuda_array_interface__.items() if k != "stream"} | said
