@@ -19,6 +19,9 @@ class _Local(threading.local):
     name = "float32"
     factors: DType | None = None  # what `autocast` has products of
 
+    def __init__(self) -> None:
+        self.outer: list[DType | None] = []  # what it was around each block of `autocast` that is open
+
 
 _local = _Local()
 used = False  # whether anybody ever set it: until then nobody asks
@@ -33,6 +36,12 @@ def _set(name: str) -> None:
 def _cast(factors: DType | None) -> None:
     _local.factors = factors
     _changed()
+
+
+def set_factors(factors: DType | None) -> DType | None:
+    """Set what products take their factors in, for a while in which no session looks; what it was."""
+    before, _local.factors = _local.factors, factors
+    return before
 
 
 def _changed() -> None:
@@ -148,25 +157,20 @@ class autocast:
         if found is None or not found.is_half:
             raise DtypeError(f'autocast: dtype {dtype!r} came; wanted is "bfloat16" or "float16"')
         self.factors = found if enabled else None
-        self._before: list[DType | None] = []
 
     def __enter__(self) -> autocast:
-        self._before.append(_local.factors)
+        _local.outer.append(_local.factors)
         _cast(self.factors)
         return self
 
     def __exit__(self, *_) -> None:
-        _cast(self._before.pop())
+        _cast(_local.outer.pop())
 
     def __call__(self, fn: Callable) -> Callable:
         @functools.wraps(fn)
         def inside(*args, **kwargs):
-            before = _local.factors
-            _cast(self.factors)
-            try:
+            with self:
                 return fn(*args, **kwargs)
-            finally:
-                _cast(before)
 
         return inside
 

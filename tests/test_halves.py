@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from contextlib import nullcontext
 
 import ml_dtypes
 import numpy as np
@@ -403,6 +405,52 @@ def test_gradients_under_autocast(half, rng):
         scale = np.abs(p.grad.numpy()).max()
         np.testing.assert_allclose(g, p.grad.numpy(), rtol=0, atol=16 * EPS[half] * scale)
         assert np.abs(g - p.grad.numpy()).max() > 0
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("session", [None, tg.Session])
+def test_gradients_of_recurrent_layers_pay_no_heed_to_autocast(layer, session, rng):
+    """Their adjoints are written with `matmul`, which is the user's as well."""
+    model, x = layer(3, 4), tg.tensor(rng.normal(size=(5, 2, 3)).astype(np.float32))
+
+    def gradients(inside: bool):
+        made = session() if session else None
+        for _ in range(4 if session else 1):
+            with made or nullcontext():
+                model.zero_grad()
+                with tg.autocast():
+                    loss = (model(x)[0] ** 2).sum()
+                    if inside:
+                        loss.backward()
+                        assert tg.autocast.current() is tg.bfloat16
+                if not inside:
+                    loss.backward()
+        return [p.grad.numpy() for p in model.parameters()]
+
+    for g, h in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_array_equal(g, h)
+
+
+def test_one_autocast_in_several_threads():
+    """Each thread gets back what it had, whoever leaves first."""
+    shared, entered, left = tg.autocast("float16"), threading.Event(), threading.Event()
+    seen = []
+
+    def other():
+        with tg.autocast("bfloat16"):
+            with shared:
+                entered.set()
+                left.wait(60)
+            seen.append(tg.autocast.current())
+
+    thread = threading.Thread(target=other)
+    with shared:
+        thread.start()
+        assert entered.wait(60)
+    seen.append(tg.autocast.current())
+    left.set()
+    thread.join()
+    assert seen == [None, tg.bfloat16]
 
 
 def test_autocast_in_a_session(rng):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .. import precision
 from ..dtypes import DType
 from ..errors import DtypeError, ShapeError, TapeError
 from ..layouts import Layout
@@ -131,6 +132,7 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
     if state.session is not None:
         state.session.sweeps(rows)
     before, outer, state.recording = state.recording, state.sweeping, create_graph
+    factors = precision.set_factors(None) if precision.used else None  # adjoints multiply what they are given
     try:
         for t, g in seeds:
             add_to(grads, t.node, t.index, g)
@@ -146,6 +148,8 @@ def sweep(seeds: list[tuple[Tensor, Tensor]], wanted: set | None, *, create_grap
                 row.inputs, row.output = RELEASED, None
     finally:
         state.recording, state.sweeping = before, outer
+        if factors is not None:
+            precision.set_factors(factors)
     for node, g in grads.items():
         if type(node) is Leaf if wanted is None else node in wanted:
             found[node] = g[0] if type(g) is list else g
