@@ -41,6 +41,48 @@ def rescaled(total, top, new):
     return total if top == new else total * exp_f64(float64(top) - float64(new))
 
 
+@inline
+def read_once(x, begin, stop):
+    """The largest of a team's elements, and the sum of the exponentials of what is below it."""
+    mine = T(-INF)
+    total = float64(0)
+    i = begin
+    while i < stop:
+        value = x[i]
+        new = larger(mine, value)
+        total = grown(new, rescaled(total, mine, new), value)
+        mine = new
+        i += TEAM
+    top = team_maximum(mine)
+    return top, team_combine(rescaled(total, mine, top))
+
+
+@inline
+def keep(x, kept, begin, stop):
+    """That sum; `kept` gets the exponentials, or, for the logarithm, what is below the largest."""
+    top = T(-INF)
+    slot = int64(cuda.threadIdx.x)
+    i = begin
+    while i < stop:
+        value = x[i]
+        kept[slot] = value
+        top = larger(top, value)
+        slot += BLOCK
+        i += TEAM
+    top = team_maximum(top)
+    total = float64(0)
+    slot = int64(cuda.threadIdx.x)
+    i = begin
+    while i < stop:
+        below = kept[slot] - top
+        power = exp(below)
+        total += power
+        kept[slot] = below if LOG else power
+        slot += BLOCK
+        i += TEAM
+    return team_combine(total)
+
+
 @template("x: *T, y: *T, rows: int, n: int")
 def softmax_kept(x, y, rows, n):
     """y[o] = softmax of the row x[o, :n], or its logarithm; every element is read once."""
@@ -51,27 +93,7 @@ def softmax_kept(x, y, rows, n):
         o = first + cuda.threadIdx.x // TEAM
         begin = o * n + lane
         stop = o * n + n if o < rows else begin
-        top = T(-INF)
-        slot = int64(cuda.threadIdx.x)
-        i = begin
-        while i < stop:
-            value = x[i]
-            kept[slot] = value
-            top = larger(top, value)
-            slot += BLOCK
-            i += TEAM
-        top = team_maximum(top)
-        total = float64(0)
-        slot = int64(cuda.threadIdx.x)
-        i = begin
-        while i < stop:
-            below = kept[slot] - top
-            power = exp(below)
-            total += power
-            kept[slot] = below if LOG else power
-            slot += BLOCK
-            i += TEAM
-        total = team_combine(total)
+        total = keep(x, kept, begin, stop)
         shift = log(T(total)) if LOG else T(0)
         scale = T(1) / T(total)
         slot = int64(cuda.threadIdx.x)
@@ -92,17 +114,7 @@ def softmax_rows(x, y, rows, n):
         o = first + cuda.threadIdx.x // TEAM
         begin = o * n + lane
         stop = o * n + n if o < rows else begin
-        mine = T(-INF)
-        total = float64(0)
-        i = begin
-        while i < stop:
-            value = x[i]
-            new = larger(mine, value)
-            total = grown(new, rescaled(total, mine, new), value)
-            mine = new
-            i += TEAM
-        top = team_maximum(mine)
-        total = team_combine(rescaled(total, mine, top))
+        top, total = read_once(x, begin, stop)
         shift = log(T(total)) if LOG else T(0)
         scale = T(1) / T(total)
         i = begin
@@ -213,17 +225,7 @@ def cross_entropy_rows(x, target, y, status, rows, classes, ignored):
         o = first + cuda.threadIdx.x // TEAM
         begin = o * classes + lane
         stop = o * classes + classes if o < rows else begin
-        mine = T(-INF)
-        total = float64(0)
-        i = begin
-        while i < stop:
-            value = x[i]
-            new = larger(mine, value)
-            total = grown(new, rescaled(total, mine, new), value)
-            mine = new
-            i += TEAM
-        top = team_maximum(mine)
-        total = team_combine(rescaled(total, mine, top))
+        top, total = read_once(x, begin, stop)
         if lane == 0 and o < rows:
             t = int64(target[o])
             if t == ignored:
@@ -245,26 +247,7 @@ def cross_entropy_slope_kept(x, target, g, y, status, rows, classes, ignored):
         o = first + cuda.threadIdx.x // TEAM
         begin = o * classes + lane
         stop = o * classes + classes if o < rows else begin
-        top = T(-INF)
-        slot = int64(cuda.threadIdx.x)
-        i = begin
-        while i < stop:
-            value = x[i]
-            kept[slot] = value
-            top = larger(top, value)
-            slot += BLOCK
-            i += TEAM
-        top = team_maximum(top)
-        total = float64(0)
-        slot = int64(cuda.threadIdx.x)
-        i = begin
-        while i < stop:
-            power = exp(kept[slot] - top)
-            total += power
-            kept[slot] = power
-            slot += BLOCK
-            i += TEAM
-        total = team_combine(total)
+        total = keep(x, kept, begin, stop)
         if o < rows:
             t = int64(target[o])
             if t != ignored and (t < 0 or t >= classes):
@@ -292,17 +275,7 @@ def cross_entropy_slope_rows(x, target, g, y, status, rows, classes, ignored):
         o = first + cuda.threadIdx.x // TEAM
         begin = o * classes + lane
         stop = o * classes + classes if o < rows else begin
-        mine = T(-INF)
-        total = float64(0)
-        i = begin
-        while i < stop:
-            value = x[i]
-            new = larger(mine, value)
-            total = grown(new, rescaled(total, mine, new), value)
-            mine = new
-            i += TEAM
-        top = team_maximum(mine)
-        total = team_combine(rescaled(total, mine, top))
+        top, total = read_once(x, begin, stop)
         if o < rows:
             t = int64(target[o])
             if t != ignored and (t < 0 or t >= classes):
