@@ -3,8 +3,7 @@
 To the device. A small array goes to its place in the order of all work. A large one, a batch as a rule, first goes to memory of the
 device that only this module uses, in a queue of its own: the next batch arrives while the kernels of the last one run. What is
 asked of the device then waits for the arrival, and copies the array to its place, in the order of all work. So whatever the place
-was used for before, by kernels that are still queued, is over by then, and nobody has to know of it. A copy within the device
-takes a fiftieth of the time of one from the host, or less.
+was used for before, by kernels that are still queued, is over by then, and nobody has to know of it.
 
 From the device. A large array comes in pieces: while one is copied out of page-locked memory, the next one arrives.
 
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from .devices import Gpu
 
 # Bytes from which arrays go by page-locked memory, from which they go by the second queue, and up to which: beyond, the
-# staging memory would be too much. PCIe 5.0 with 16 lanes brings at most 64 bytes a ns: 256 KiB take 4 µs or more, which is
-# about what the commands of the second queue cost the host.
+# staging memory would be too much. All three are to be measured: no GPU has run this.
 STAGED, AHEAD, MOST = 1 << 14, 1 << 18, 1 << 28
 RING = 3  # blocks of a size: one that is filled, one that is copied, one that waits behind a kernel
 SIZES = 8  # of which blocks are kept
