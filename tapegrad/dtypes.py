@@ -55,9 +55,8 @@ bfloat16 = DType("bfloat16", "i16", 4, "uint16", float32)
 
 ALL = (float32, float64, int32, int64, uint8, bool_)  # what kernels compute in
 HALVES = (float16, bfloat16)
-BITS16 = DType(
-    "uint16", "i16", -1
-)  # what kernels see of elements of two bytes that they only move; no dtype of a tensor
+# what kernels see of elements of two bytes that they only move; no dtype of a tensor
+BITS16 = DType("uint16", "i16", -1)
 BY_NAME = {d.name: d for d in (*ALL, *HALVES)}
 DEFAULT = float32
 halves_used = False  # whether there ever was a tensor of one of them: until then no op asks

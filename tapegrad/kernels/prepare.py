@@ -102,9 +102,8 @@ class CPU:
     """Compiled kernels on the host."""
 
     name = "cpu"
-    halves: frozenset[str] = (
-        frozenset()
-    )  # builders of kernels that compute with float16 and bfloat16, beside elementwise ones
+    # builders of kernels that compute with float16 and bfloat16, beside elementwise ones
+    halves: frozenset[str] = frozenset()
 
     def prepare(self, op: Op, ins: tuple[Layout, ...], attrs: dict) -> Prepared:
         outs, compute, offset = infer(op, ins, attrs)

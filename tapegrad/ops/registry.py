@@ -69,12 +69,10 @@ class Op:
         self.builder: str = data.pop("builder", name)  # the kernel builder's name
         self.outputs: int = data.pop("outputs", 1)
         self.moves: bool = data.pop("moves", False)  # only moves elements, of whatever dtype
-        self.sums: bool = data.pop(
-            "sums", False
-        )  # a composite that adds up: all of it is computed in float32 for halves
-        self.product: bool = data.pop(
-            "product", False
-        )  # multiplies matrices: under `tg.autocast` its result is a half, too
+        # a composite that adds up: all of it is computed in float32 for halves
+        self.sums: bool = data.pop("sums", False)
+        # multiplies matrices: under `tg.autocast` its result is a half, too
+        self.product: bool = data.pop("product", False)
         self.launches: dict = {}
         self.partials: dict = {}
         self.keeps: dict = {}  # which inputs are differentiable -> which values a row keeps for its adjoint

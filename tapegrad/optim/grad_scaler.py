@@ -62,9 +62,8 @@ class GradScaler:
             _checked("growth_interval", growth_interval, growth_interval >= 1, "a number of steps from 1")
         )
         self._enabled = enabled
-        self._finite: dict[
-            Optimizer, bool
-        ] = {}  # of the optimizers whose gradients were scaled back since the last `update`
+        # of the optimizers whose gradients were scaled back since the last `update`
+        self._finite: dict[Optimizer, bool] = {}
         self._stepped: set[Optimizer] = set()
 
     def is_enabled(self) -> bool:
